@@ -9,6 +9,7 @@
 #include "cli/plugin.h"
 #include "routers/table.h"
 #include "sim/study/study.h"
+#include "workloads/npy.h"
 #include "workloads/table.h"
 
 static bool make_room(struct catalogue *catalogue, uint32_t n)
@@ -37,6 +38,7 @@ enum moesim_status catalogue_init(struct catalogue *catalogue, struct moesim_err
         catalogue->entry[i] = (struct moesim_router_entry){.spec = routers_table[i]->name, .router = routers_table[i]};
     catalogue->registry.n_routers = n;
     catalogue->registry.workloads = workloads_table;
+    catalogue->registry.read_array = npy_read_array;
     while (workloads_table[catalogue->registry.n_workloads])
         catalogue->registry.n_workloads++;
     return MOESIM_OK;

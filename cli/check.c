@@ -68,6 +68,9 @@ static int check_router(const struct cli_call *call, const struct check_options 
     const struct moesim_router_entry *entry;
     struct moesim_error err;
     static struct moesim_conformance result;
+    if (strchr(call->args[0], ':'))
+        return cli_fail(CLI_USAGE, "check: the suite tries a router's parameters itself; name it without '%.200s'",
+                        strchr(call->args[0], ':'));
     enum moesim_status status = catalogue_init(&catalogue, &err);
     if (!status)
         status = catalogue_router(&catalogue, call->args[0], call->isolated, &entry, &err);

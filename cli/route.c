@@ -22,6 +22,7 @@
 #include "cli/verbs.h"
 #include "sim/experiment/groups.h"
 #include "sim/study/study.h"
+#include "workloads/npy.h"
 
 struct route_options {
     const char *router, *output, *group, *phase, *tokens, *hidden, *sequences, *previous;
@@ -86,6 +87,8 @@ static enum moesim_status set_params(struct routing *r, struct moesim_error *err
         status = moesim_spec_params(r->o->router, schema, r->params, r->arena, err);
     if (!status && r->o->group && group)
         status = moesim_param_set(group, r->o->group, r->params, r->arena, err);
+    if (!status)
+        status = moesim_files_read(schema, r->params, npy_read_array, r->arena, &r->env.files, &r->env.n_files, err);
     return status;
 }
 

@@ -108,6 +108,10 @@ enum moesim_status route_input_check(const struct route_input *in, const struct 
     uint32_t needs = router->needs | shape->needs;
     if (shape->group == MOESIM_GROUP_SEQUENCE)
         needs |= MOESIM_NEEDS_SEQUENCES;
+    if (shape->n_slots > 0)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "router %s mixes all tokens in all slots (soft), so there are no decisions to write",
+                           router->name);
     for (uint32_t i = 0; i < 4; i++)
         if ((needs & files[i].need) && !has[i])
             return moesim_fail(err, MOESIM_EINVAL, "router %s needs %s: give %s FILE.npy", router->name, files[i].what,
@@ -115,10 +119,6 @@ enum moesim_status route_input_check(const struct route_input *in, const struct 
     if (needs & MOESIM_NEEDS_DECISIONS)
         return moesim_fail(err, MOESIM_EINVAL,
                            "router %s replays recorded decisions, which a file of logits does not have", router->name);
-    if (shape->n_slots > 0)
-        return moesim_fail(err, MOESIM_EINVAL,
-                           "router %s mixes all tokens in all slots (soft), so there are no decisions to write",
-                           router->name);
     if (shape->input_jitter > 0)
         return moesim_fail(err, MOESIM_EINVAL,
                            "router %s: jitter acts on the gate's input, which a file of logits is past; set jitter=0",

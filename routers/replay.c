@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <moesim/kernels.h>
 #include <moesim/router.h>
@@ -80,7 +81,12 @@ static enum moesim_status wrong_line(const struct reader *r, struct moesim_error
 static enum moesim_status open_file(struct reader *r, const char *name, uint32_t n_experts, struct moesim_error *err)
 {
     char line[sizeof HEADER + 2];
-    *r = (struct reader){.stream = fopen(name, "r"), .name = name, .n_experts = n_experts, .line = 1};
+    struct stat info;
+    *r = (struct reader){.name = name, .n_experts = n_experts, .line = 1};
+    /* it is read more than once, and to open a pipe may wait for ever */
+    if (stat(name, &info) == 0 && !S_ISREG(info.st_mode))
+        return moesim_fail(err, MOESIM_EIO, "%.300s: not a regular file", name);
+    r->stream = fopen(name, "r");
     if (!r->stream)
         return moesim_fail(err, MOESIM_EIO, "%.300s: %s", name, strerror(errno));
     if (!fgets(line, sizeof line, r->stream))

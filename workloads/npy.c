@@ -153,3 +153,23 @@ enum moesim_status npy_read_u32(const struct npy *npy, uint64_t first, uint64_t 
     }
     return MOESIM_OK;
 }
+
+enum moesim_status npy_read_array(const char *path, struct moesim_arena *arena, struct moesim_file_array *array,
+                                  struct moesim_error *err)
+{
+    struct npy npy;
+    enum moesim_status status = npy_open(path, &npy, err);
+    if (status)
+        return status;
+    float *values = moesim_alloc(arena, (size_t)npy.n, sizeof *values);
+    if (values) {
+        npy_read_float(&npy, 0, npy.n, values);
+        *array = (struct moesim_file_array){
+            .key = array->key, .values = values, .n = npy.n, .n_dimensions = npy.n_dimensions};
+        memcpy(array->shape, npy.shape, sizeof npy.shape);
+    } else {
+        status = moesim_fail(err, MOESIM_ENOMEM, "%s: no memory for %llu numbers", path, (unsigned long long)npy.n);
+    }
+    npy_close(&npy);
+    return status;
+}

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <moesim/status.h>
+#include <moesim/router.h>
 
 enum npy_type { NPY_U1, NPY_I1, NPY_U2, NPY_I2, NPY_U4, NPY_I4, NPY_U8, NPY_I8, NPY_F2, NPY_F4, NPY_F8 };
 
@@ -35,6 +35,10 @@ void npy_read_float(const struct npy *npy, uint64_t first, uint64_t n, float *ou
 /* The same as unsigned numbers; MOESIM_EIO names the element that is negative, fractional or too large. */
 MOESIM_MUST_CHECK enum moesim_status npy_read_u32(const struct npy *npy, uint64_t first, uint64_t n, uint32_t *out,
                                                   struct moesim_error *err);
+
+/* A whole file of numbers, copied to the arena, with its shape; the key is left alone. */
+MOESIM_MUST_CHECK enum moesim_status npy_read_array(const char *path, struct moesim_arena *arena,
+                                                    struct moesim_file_array *array, struct moesim_error *err);
 
 /* Writes a float32 array beside `path` and renames it. */
 MOESIM_MUST_CHECK enum moesim_status npy_write_float(const char *path, const float *data, const uint64_t *shape,

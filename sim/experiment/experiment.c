@@ -38,7 +38,9 @@ static enum moesim_status shape_router(struct moesim_experiment *e, struct moesi
                                  .vocabulary = p->workload_shape.vocabulary,
                                  .max_tokens = p->n_tokens,
                                  .n_devices = device_count(p),
-                                 .arena = e->arena};
+                                 .arena = e->arena,
+                                 .files = p->router_files,
+                                 .n_files = p->n_router_files};
     enum moesim_status status = moesim_router_shape(p->router->router, p->router_params, &e->env, &e->shape, err);
     if (status != MOESIM_OK)
         return status;

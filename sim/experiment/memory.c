@@ -18,7 +18,9 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
                                    .max_tokens = p->n_tokens,
                                    .max_groups = 1,
                                    .n_devices = 1,
-                                   .arena = arena};
+                                   .arena = arena,
+                                   .files = p->router_files,
+                                   .n_files = p->n_router_files};
     struct moesim_error ignored;
     enum moesim_status status = arena ? MOESIM_OK : MOESIM_ENOMEM;
     /* A plugin's hooks run in a worker only; its plan is taken to be as large as top-k's. */

@@ -74,6 +74,8 @@ static bool build_router(struct moesim_resolver *r, const struct moesim_choice *
     point->router = choice->router;
     point->router_params = params;
     point->router_spec = choice->spec;
+    point->router_files = choice->files;
+    point->n_router_files = choice->n_files;
     return true;
 }
 

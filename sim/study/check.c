@@ -165,10 +165,14 @@ static void check_router(struct moesim_resolver *r, const struct moesim_cell *ce
         .n_devices = n_devices,
         .expert_device = expert_device,
         .arena = arena,
+        .files = p->router_files,
+        .n_files = p->n_router_files,
     };
     struct moesim_shape shape;
     struct moesim_error err;
-    if (moesim_router_shape(p->router->router, p->router_params, &env, &shape, &err) != MOESIM_OK) {
+    const enum moesim_status status = moesim_router_shape(p->router->router, p->router_params, &env, &shape, &err);
+    if (status != MOESIM_OK) {
+        r->mistakes->n_files += status == MOESIM_EIO;
         const struct moesim_setting *s = moesim_setting_blamed(choice->variant, err.text);
         if (strncmp(err.text, "router", 6) != 0)
             moesim_error_prefix(&err, "router %s", choice->spec);

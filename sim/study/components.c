@@ -118,6 +118,17 @@ static void resolve_router(struct moesim_resolver *r, struct moesim_choice *choi
     choice->schema = moesim_router_schema(router);
     choice->params_size = router->params_size;
     read_params(r, MOESIM_ROUTER, NULL, choice);
+    if (!choice->whole)
+        return;
+    struct moesim_error err;
+    const enum moesim_status status = moesim_files_read(choice->schema, choice->params, r->registry->read_array,
+                                                        r->arena, &choice->files, &choice->n_files, &err);
+    if (status == MOESIM_OK)
+        return;
+    choice->known = false; /* its shape() would miss the file */
+    r->mistakes->n_files += status == MOESIM_EIO;
+    moesim_error_prefix(&err, "router %s", v->name);
+    note(r, v, &err);
 }
 
 /* `tokens`, the host's own key, by the parser of all numbers. */

@@ -42,7 +42,9 @@ struct moesim_point {
 
     const struct moesim_router_entry *router;
     const void *router_params;
-    const char *router_spec; /* canonical: the name and the keys the study set */
+    const char *router_spec;                      /* canonical: the name and the keys the study set */
+    const struct moesim_file_array *router_files; /* what its parameters of type file name */
+    uint32_t n_router_files;
     const struct moesim_workload *workload;
     const void *workload_params;
     struct moesim_workload_shape workload_shape;

@@ -18,14 +18,27 @@ struct moesim_router_entry {
     uint64_t file_hash; /* of the plugin's file; 0 for a built-in */
 };
 
+/* Reads all numbers of the file into the arena and fills the array but for its key. MOESIM_EIO with the path when the
+ * file cannot be read. */
+typedef enum moesim_status moesim_array_reader(const char *path, struct moesim_arena *arena,
+                                               struct moesim_file_array *array, struct moesim_error *err);
+
 struct moesim_registry {
     const struct moesim_router_entry *routers;
     uint32_t n_routers;
     const struct moesim_workload *const *workloads;
     uint32_t n_workloads;
+    moesim_array_reader *read_array; /* of files that parameters name; NULL = parameters may name none */
 };
 
 const struct moesim_router_entry *moesim_registry_router(const struct moesim_registry *registry, const char *spec);
+/* What the parameters of type file name, for env->files: an array for each that names one. The sentence begins with the
+ * key. */
+MOESIM_MUST_CHECK enum moesim_status moesim_files_read(struct moesim_schema schema, const void *params,
+                                                       moesim_array_reader *read, struct moesim_arena *arena,
+                                                       const struct moesim_file_array **files, uint32_t *n,
+                                                       struct moesim_error *err);
+
 const struct moesim_workload *moesim_registry_workload(const struct moesim_registry *registry, const char *name);
 
 #endif

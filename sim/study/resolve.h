@@ -76,6 +76,8 @@ struct moesim_choice {
     const char *spec; /* canonical */
 
     const struct moesim_router_entry *router;
+    const struct moesim_file_array *files; /* of the router's parameters */
+    uint32_t n_files;
     const struct moesim_workload *workload;
     struct moesim_workload_shape shape;
     uint32_t n_tokens; /* 0 = the workload or the default decides */

@@ -87,6 +87,8 @@ static const struct {
     {"route l.npy --router softmax-topk --experts 9", 2, "the file has 4 columns"},
     {"route l.npy --router softmax-topk --group 0", 2, ""},
     {"route l.npy --router softmax-topk --tokens l.npy", 2, "l.npy"},
+    {"check softmax-topk:k=3", 2, "name it without ':k=3'"},
+    {"check nonsuch", 2, "unknown router 'nonsuch'"},
     {"compare absent.db", 4, "absent.db"},
     {"report absent.db", 4, "absent.db"},
     {"export absent.db", 4, "absent.db"},
@@ -107,6 +109,176 @@ Test(refusals, names_keys_and_files)
     }
     cr_expect(!program_exists("moesim.db"));
     cr_expect(!program_exists("absent.db"));
+}
+
+/* Parameters that contradict each other, the model or the workload, whose file holds 10 tokens and 8 columns. A study
+ * names the place: the router is its third line, `column` the value's place there (0 = the router's name). */
+static const struct {
+    const char *router, *key, *value, *rest; /* rest: "key=value,..." that is fine with another `value` */
+    int status;
+    const char *says;
+} contradictory[] = {
+    {"softmax-topk", "k", "9", "", 2, "k = 9 exceeds the 8 experts"},
+    {"softmax-topk", "k", "0", "", 2, "k = 0 is outside"},
+    {"softmax-topk", "k", "2.0", "", 2, "not a whole number"},
+    {"softmax-topk", "k", "1", "weight=softmax", 2, "weight = softmax with k = 1 gives every token the constant"},
+    {"switch", "weight", "softmax", "", 2, "weight = softmax with k = 1"},
+    {"noisy-topk", "k", "1", "", 2, "weight = softmax with k = 1"},
+    {"softmax-topk", "n_groups", "3", "", 2, "n_groups = 3 does not divide the 8 experts"},
+    {"softmax-topk", "topk_groups", "5", "n_groups=4", 2, "topk_groups = 5 exceeds n_groups = 4"},
+    {"softmax-topk", "topk_groups", "1", "n_groups=4,k=3", 2, "topk_groups = 1 groups of 2 experts cannot hold k = 3"},
+    {"softmax-topk", "topk_groups", "0", "n_groups=4,k=3", 2, "k = 3 is no multiple of n_groups = 4"},
+    {"softmax-topk", "group_score", "topk", "n_groups=4,topk_groups=3,k=2", 2, "none with k = 2 and topk_groups = 3"},
+    {"softmax-topk", "bias_update", "quantile", "k=3", 2, "10 * 3 is no multiple of 8"},
+    {"softmax-topk", "bias_update", "quantile", "k=8", 2, "needs k below the 8 experts"},
+    {"softmax-topk", "bias_update", "quantile", "k=4,n_groups=2,topk_groups=2", 2, "n_groups should be 1"},
+    {"softmax-topk", "bias", "absent.npy", "", 4, "bias: absent.npy: cannot be read"},
+    {"softmax-topk", "bias", "four.npy", "", 2, "four.npy: 4 numbers in 1 dimensions; it should be [8] or [1, 8]"},
+    {"softmax-topk", "bias", "layers.npy", "", 2, "layers.npy: 24 numbers in 2 dimensions"},
+    {"softmax-topk", "bias", "nan.npy", "", 2, "nan.npy: number 3 is not finite"},
+    {"softmax-topk", "bias", "text.npy", "", 4, "bias: text.npy: byte 0: not a .npy file"},
+    {"softmax-topk", "aux_form", "swich", "", 2, "'swich' is no loss"},
+    {"softmax-topk", "aux_form", "switch+", "", 2, "a loss is missing after the last +"},
+    {"softmax-topk", "aux_form", "switch+2*switch", "", 2, "switch stands there twice"},
+    {"softmax-topk", "aux_form", "z", "z_coef=1", 2, "z_coef = 1 gives already"},
+    {"softmax-topk", "aux_form", "load", "", 2, "noise should be above 0"},
+    {"softmax-topk", "aux_form", "load", "noise=1,bias=eight.npy", 2, "goes with neither bias nor n_groups"},
+    {"softmax-topk", "aux_form", "device", "", 2, "n_groups should be above 1"},
+    {"softmax-topk", "jitter", "0.1", "", 2, "jitter"},
+    {"softmax-topk", "group", "sequence", "", 2, "needs sequence ids"},
+    {"softmax-topk", "group", "0", "", 2, "group = \"0\" should be device, batch, sequence or a number"},
+    {"softmax-topk", "capacity_factor", "nan", "", 2, "not a number"},
+    {"softmax-topk", "capacity_rule", "megatorn", "", 2, "'megatorn' is none of"},
+    {"expert-choice", "capacity_factor", "0", "", 2, "leaves expert-choice nothing to choose"},
+    {"expert-threshold", "k", "9", "", 2, "k = 9 exceeds the 8 experts"},
+    {"mod", "capacity_factor", "0", "", 2, "leaves mod no token"},
+    {"top-p", "max_experts", "9", "", 2, "max_experts = 9 exceeds the 8 experts"},
+    {"top-p", "target", "9", "controller=pi", 2, "target = 9 experts per token cannot be reached"},
+    {"relu", "target", "8.5", "", 2, "target = 8.5 experts per token exceeds"},
+    {"dselect-k", "k", "9", "", 2, "k = 9 selectors exceed the 8 experts"},
+    {"sparsemixer", "k", "9", "", 2, "k = 9 exceeds the 8 experts"},
+    {"replay", "file", "absent.csv", "", 4, "absent.csv: No such file"},
+    {"replay", "file", "fifo", "", 4, "fifo: not a regular file"},
+    {"replay", "file", "text.npy", "", 2, "text.npy:1: the header should be"},
+    {"replay", NULL, NULL, "", 2, "recorded decisions"},
+    {"hash", NULL, NULL, "", 2, "needs token ids"},
+    {"cosine", NULL, NULL, "", 2, "needs hidden states"},
+    {"zero-expert", NULL, NULL, "", 2, "12 gate columns for 8 experts"},
+    {"hierarchical", NULL, NULL, "", 2, "10 gate columns for 8 experts"},
+};
+
+static void write_contradictory_files(void)
+{
+    struct moesim_error err;
+    const float nan[8] = {[3] = NAN};
+    program_write_npy("l.npy", 10, 8, 0);
+    program_write_npy("layers.npy", 3, 8, 0);
+    program_write("text.npy", "this is no array\n");
+    cr_assert_eq(npy_write_float("nan.npy", nan, (uint64_t[]){8}, 1, &err), MOESIM_OK);
+    cr_assert_eq(npy_write_float("four.npy", nan, (uint64_t[]){4}, 1, &err), MOESIM_OK);
+    cr_assert_eq(npy_write_float("eight.npy", (float[8]){1}, (uint64_t[]){8}, 1, &err), MOESIM_OK);
+    cr_assert_eq(mkfifo("fifo", 0600), 0);
+}
+
+/* "name:key=value,rest" as a SPEC and as a mapping in a study; the column of the value, or of the name, there. */
+static int write_contradictory_study(size_t i, char *spec, size_t size)
+{
+    char text[512], rest[128] = "";
+    const char *key = contradictory[i].key, *value = contradictory[i].value;
+    for (const char *c = contradictory[i].rest; *c; c++)
+        snprintf(rest + strlen(rest), sizeof rest - strlen(rest), *c == '=' ? ": " : *c == ',' ? ", " : "%c", *c);
+    snprintf(spec, size, "%s%s%s%s%s%s%s", contradictory[i].router, key ? ":" : "", key ? key : "", key ? "=" : "",
+             key ? value : "", *rest ? "," : "", contradictory[i].rest);
+    int column = snprintf(text, sizeof text, "  - {name: %s%s%s%s", contradictory[i].router, key ? ", " : "",
+                          key ? key : "", key ? ": " : "") +
+                 1;
+    snprintf(text + column - 1, sizeof text - (size_t)column, "%s%s%s}", key ? value : "", *rest ? ", " : "", rest);
+    char study[700];
+    snprintf(study, sizeof study, "workload: {name: logits, file: l.npy}\nrouter:\n%s\n", text);
+    program_write("s.yaml", study);
+    return key ? column : 12;
+}
+
+Test(refusals, contradictory_parameters)
+{
+    write_contradictory_files();
+    for (size_t i = 0; i < sizeof contradictory / sizeof *contradictory; i++) {
+        char spec[256], place[32];
+        snprintf(place, sizeof place, "s.yaml:3:%d: ", write_contradictory_study(i, spec, sizeof spec));
+        const int status = contradictory[i].status;
+        const char *says = contradictory[i].says;
+        struct heard h = program_run("route l.npy --router %s -o d.csv", spec);
+        cr_expect_eq(h.status, status, "route %s: %d %s", spec, h.status, h.err);
+        cr_expect(strstr(h.err, says) || !contradictory[i].key, "route %s: %s", spec, h.err);
+        cr_expect_str_eq(h.out, "");
+        program_forget(&h);
+        h = program_run("run -q --router %s --workload logits:file=l.npy", spec);
+        cr_expect_eq(h.status, status, "run %s: %d %s", spec, h.status, h.err);
+        cr_expect(strstr(h.err, says), "run %s: %s", spec, h.err);
+        program_forget(&h);
+        static const char *const verbs[] = {"check", "run"};
+        for (int v = 0; v < 2; v++) {
+            h = program_run("%s s.yaml", verbs[v]);
+            cr_expect_eq(h.status, status, "%s %s: %d %s", verbs[v], spec, h.status, h.err);
+            cr_expect(strstr(h.err, says), "%s %s: %s", verbs[v], spec, h.err);
+            cr_expect(strstr(h.err, place), "%s %s: not at %s but\n%s", verbs[v], spec, place, h.err);
+            program_forget(&h);
+        }
+    }
+    cr_expect(!program_exists("moesim.db"));
+    cr_expect(!program_exists("d.csv"));
+}
+
+/* Near the edge, and right. */
+Test(refusals, what_is_no_contradiction)
+{
+    static const char *const specs[] = {
+        "softmax-topk:k=1,weight=sum",
+        "softmax-topk:k=8",
+        "softmax-topk:n_groups=4,topk_groups=2,k=4",
+        "softmax-topk:n_groups=4,topk_groups=0,k=4",
+        "softmax-topk:n_groups=4,topk_groups=2,k=2,group_score=topk",
+        "softmax-topk:bias_update=quantile,k=4",
+        "softmax-topk:bias=eight.npy",
+        "softmax-topk:aux_form=load,noise=1",
+        "softmax-topk:aux_form=0.5*switch+z",
+        "expert-choice:capacity_factor=0.01",
+        "relu:target=8",
+    };
+    write_contradictory_files();
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        struct heard h = program_run("route l.npy --router %s", specs[i]);
+        cr_expect_eq(h.status, 0, "route %s: %s", specs[i], h.err);
+        program_forget(&h);
+        h = program_run("run -q --set seeds=1 --set steps=2 --fresh --router %s --workload logits:file=l.npy",
+                        specs[i]);
+        cr_expect_eq(h.status, 0, "run %s: %s", specs[i], h.err);
+        program_forget(&h);
+    }
+    /* weights that are divided by their own sum are 1 */
+    struct heard h = program_run("route l.npy --router softmax-topk:k=1,weight=sum");
+    char *line = strchr(h.out, '\n') + 1;
+    for (unsigned n = 0; *line; n++, line = strchr(line, '\n') + 1) {
+        unsigned token;
+        double weight;
+        cr_assert_eq(sscanf(line, "0,%u,0,%*u,%lf,1,", &token, &weight), 2, "%s", line);
+        cr_expect(token == n && weight == 1);
+    }
+    program_forget(&h);
+}
+
+Test(refusals, routers_that_route_cannot_write)
+{
+    program_write_npy("l.npy", 10, 8, 0);
+    program_write_npy("h.npy", 10, 16, 0);
+    static const char *const options[] = {"", "--hidden h.npy"};
+    for (size_t i = 0; i < 2; i++) {
+        struct heard h = program_run("route l.npy --router soft %s", options[i]);
+        cr_expect_eq(h.status, 2);
+        cr_expect(strstr(h.err, "no decisions to write"), "%s", h.err);
+        cr_expect_str_eq(h.out, "");
+        program_forget(&h);
+    }
 }
 
 Test(refusals, all_ten_mistakes_at_once)

@@ -273,6 +273,26 @@ static uint32_t count_files(void)
     return n;
 }
 
+/* A whole file with its shape; the key stays its owner's, and what cannot be read leaves the array alone. */
+Test(npy, reads_a_whole_array)
+{
+    const uint16_t data[] = {1, 2, 3, 4, 5, 65535};
+    uint8_t bytes[1024];
+    struct moesim_error err;
+    struct moesim_arena *arena = moesim_arena_create(0);
+    struct moesim_file_array array = {.key = "bias"};
+    const size_t n =
+        compose(bytes, 1, "{'descr': '<u2', 'fortran_order': False, 'shape': (3, 2), }", data, sizeof data);
+    cr_assert_eq(npy_read_array(folder_write("a.npy", bytes, n), arena, &array, &err), MOESIM_OK);
+    cr_assert(array.n == 6 && array.n_dimensions == 2 && array.shape[0] == 3 && array.shape[1] == 2);
+    for (size_t i = 0; i < 6; i++)
+        cr_expect_eq(array.values[i], (float)data[i]);
+    cr_expect_str_eq(array.key, "bias");
+    cr_assert_eq(npy_read_array(folder_write("a.npy", bytes, n - 1), arena, &array, &err), MOESIM_EIO);
+    cr_expect_eq(array.n, 6);
+    moesim_arena_destroy(arena);
+}
+
 Test(npy, writes_what_it_reads_and_replaces_whole_files)
 {
     const float data[24] = {1, NAN, -0.0f, INFINITY, 5};
