@@ -7,12 +7,16 @@ extern const struct moesim_router moesim_router_base;
 extern const struct moesim_router moesim_router_bernoulli;
 extern const struct moesim_router moesim_router_biased;
 extern const struct moesim_router moesim_router_cosine;
+extern const struct moesim_router moesim_router_deepseek_v2;
+extern const struct moesim_router moesim_router_deepseek_v3;
 extern const struct moesim_router moesim_router_dselect_k;
 extern const struct moesim_router moesim_router_expert_choice;
 extern const struct moesim_router moesim_router_expert_threshold;
+extern const struct moesim_router moesim_router_gshard;
 extern const struct moesim_router moesim_router_hash;
 extern const struct moesim_router moesim_router_hierarchical;
 extern const struct moesim_router moesim_router_mod;
+extern const struct moesim_router moesim_router_moge;
 extern const struct moesim_router moesim_router_noisy_topk;
 extern const struct moesim_router moesim_router_null;
 extern const struct moesim_router moesim_router_random;
@@ -25,6 +29,7 @@ extern const struct moesim_router moesim_router_softmax_topk;
 extern const struct moesim_router moesim_router_sparsemixer;
 extern const struct moesim_router moesim_router_switch;
 extern const struct moesim_router moesim_router_top_p;
+extern const struct moesim_router moesim_router_vmoe;
 extern const struct moesim_router moesim_router_zero_expert;
 
 /* clang-format off */
@@ -32,7 +37,12 @@ const struct moesim_router *const routers_table[] = {
     &moesim_router_softmax_topk,
     &moesim_router_noisy_topk,
     &moesim_router_switch,
+    &moesim_router_gshard,
+    &moesim_router_vmoe,
     &moesim_router_expert_choice,
+    &moesim_router_deepseek_v2,
+    &moesim_router_deepseek_v3,
+    &moesim_router_moge,
     &moesim_router_expert_threshold,
     &moesim_router_top_p,
     &moesim_router_relu,

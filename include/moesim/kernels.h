@@ -235,6 +235,13 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_group_parse(const char *t
     MOESIM_PARAM_IN(T, m, noise, noise_, 0, 1e3,                                                                       \
                     "normal noise on the logits in training, of standard deviation noise / experts")
 
+/* Rows of the random second choice; moesim_token_choice_route() draws it. */
+#define MOESIM_SECOND_PARAMS(T, m, second_, threshold_)                                                                \
+    MOESIM_CHOICE_IN(T, m, second, second_, MOESIM_SECOND_CHOICES,                                                     \
+                     "second choices kept in training: all, or at random by their weight (k = 2)"),                    \
+        MOESIM_PARAM_IN(T, m, threshold, threshold_, 1e-9, 1e9,                                                        \
+                        "second = random keeps it with probability min(1, weight / threshold)")
+
 /* Rows of the auxiliary losses, for the hooks below. */
 #define MOESIM_AUX_PARAMS(T, m, form_, coef_, choices_, count_)                                                        \
     MOESIM_PARAM_IN(                                                                                                   \
@@ -402,8 +409,8 @@ struct moesim_choice_state {
 
 /* The forms of aux_form. P_e is the mean over tokens of the score s_te (sigmoid and sqrt-softplus divided by their sum
  * over experts), f_e the share of e among what is counted; counts carry no gradient. Losses are worked out in each
- * token group and averaged by choices, but for sequence (each sequence; the mean over sequences) and global-batch (P of
- * the micro-batch, f of all its global batch's micro-batches so far).
+ * token group and averaged by choices, but for sequence (the mean over sequences; without sequence ids each token group
+ * is one) and global-batch (P of the micro-batch, f of all its global batch's micro-batches so far).
  *
  * - switch, sequence, global-batch: E * sum_e f_e P_e
  * - gshard: the same with f of the first choices before the drop

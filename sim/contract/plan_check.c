@@ -100,7 +100,8 @@ static enum moesim_status check_kept(struct walk *w, uint32_t token, uint32_t pa
     return MOESIM_OK;
 }
 
-/* The pairs of one token. Choices that found no number come last; a row all of whose choices did is a bad row. */
+/* The pairs of one token. A choice that found no number, or was withdrawn, names no expert; a row whose first choice
+ * found none is a bad row, and so are all its choices. */
 static enum moesim_status check_token(struct walk *w, uint32_t token, const uint32_t *capacity)
 {
     const struct moesim_plan *p = w->plan;
@@ -111,7 +112,7 @@ static enum moesim_status check_token(struct walk *w, uint32_t token, const uint
         const enum moesim_status status = kept ? check_kept(w, token, i, capacity) : check_refused(w, token, i);
         if (status != MOESIM_OK)
             return status;
-        if (n_bad && p->fate[i] != MOESIM_BAD_ROW)
+        if (p->fate[begin] == MOESIM_BAD_ROW && p->fate[i] != MOESIM_BAD_ROW)
             return broken(w, token, i, "a bad row is routed somewhere");
         w->n_kept += kept;
         n_bad += p->fate[i] == MOESIM_BAD_ROW;

@@ -103,7 +103,12 @@ Test(all_routers, one_expert_takes_everything)
     for (size_t i = 0; routers_table[i]; i++) {
         const struct moesim_router *router = routers_table[i];
         struct bed bed;
-        cr_assert_eq(bed_open(&bed, router->name, 12, 1, MOESIM_TRAIN), MOESIM_OK, "%s", bed.err.text);
+        const enum moesim_status status = bed_open(&bed, router->name, 12, 1, MOESIM_TRAIN);
+        if (is_among(router, "gshard deepseek-v2 deepseek-v3 moge")) { /* they choose among more experts */
+            cr_assert_eq(status, MOESIM_EINVAL, "%s", router->name);
+            continue;
+        }
+        cr_assert_eq(status, MOESIM_OK, "%s", bed.err.text);
         bed_fill(&bed, 2, bed.shape.n_columns, 1);
         bed_route(&bed);
         const bool none = is_among(router, "null soft"), few = is_among(router, "mod");
@@ -148,7 +153,7 @@ Test(all_routers, bad_rows_and_empty_batches)
         const struct moesim_router *router = routers_table[i];
         const bool looks = router->needs & MOESIM_NEEDS_COLUMNS;
         struct bed bed;
-        cr_assert_eq(bed_open(&bed, router->name, 30, 6, MOESIM_EVAL), MOESIM_OK);
+        cr_assert_eq(bed_open(&bed, router->name, 32, 16, MOESIM_EVAL), MOESIM_OK, "%s", bed.err.text);
         bed_fill(&bed, 3, bed.shape.n_columns, 1);
         for (uint32_t t = 0; t < 3; t++)
             for (uint32_t e = 0; e < bed.shape.n_columns; e++)
@@ -160,7 +165,7 @@ Test(all_routers, bad_rows_and_empty_batches)
                 cr_assert(bed.plan.fate[p] == MOESIM_BAD_ROW && bed.plan.expert[p] == MOESIM_NO_EXPERT);
         bed_close(&bed);
 
-        cr_assert_eq(bed_open(&bed, router->name, 0, 6, MOESIM_TRAIN), MOESIM_OK);
+        cr_assert_eq(bed_open(&bed, router->name, 0, 16, MOESIM_TRAIN), MOESIM_OK, "%s", bed.err.text);
         bed_route(&bed);
         cr_assert(bed.plan.n_pairs == 0 && bed.plan.n_wanted == 0);
         bed.batch.n_groups = 0;

@@ -89,6 +89,7 @@ struct choice {
     double *score;
     double *select; /* what experts are compared by */
     bool exact;     /* select holds float32 inputs, so that closeness is no doubt */
+    uint32_t within; /* rerouting stays in the refused expert's run of that many; 0 = anywhere */
 };
 
 /* Scores from columns (or `logit` where given) by the router's parameters; selection by logits. Heap memory. */

@@ -212,7 +212,10 @@ static void weigh(struct reference *r, const struct moesim_token_choice *p, uint
             else if (q->fate != MOESIM_KEPT)
                 q->weight = 0;
             else
-                q->weight = fmin(p->scale * (p->weight == MOESIM_WEIGHT_NONE ? value : value / (sum + 1e-20)), FLT_MAX);
+                q->weight = fmin(p->scale * (p->weight == MOESIM_WEIGHT_NONE ? value
+                                             : sum > 0                       ? value / (sum + 1e-20)
+                                                                             : 0),
+                                 FLT_MAX);
         }
 }
 

@@ -191,28 +191,36 @@ static double sum_loss(struct expected *x, const struct shares *s, uint32_t firs
     return loss;
 }
 
-/* CV^2 of the expected loads: the chance to pass the k-th noisy logit with the noise drawn again. */
+void reference_add_chances(const double *clean, const double *noisy, uint32_t n, uint32_t k, double width, double *load)
+{
+    double last_in = NAN;
+    for (uint32_t e = 0; e < n; e++) {
+        uint32_t before = 0;
+        for (uint32_t j = 0; j < n; j++)
+            before += noisy[j] > noisy[e] || (noisy[j] == noisy[e] && j < e);
+        if (before == k - 1)
+            last_in = noisy[e];
+    }
+    for (uint32_t e = 0; e < n; e++)
+        load[e] += .5 * erfc((last_in - clean[e]) / width / sqrt(2));
+}
+
+/* CV^2 of the expected loads. */
 static double load_loss(struct expected *x, const struct choice *noisy, uint32_t first, uint32_t last)
 {
     const uint32_t n = noisy->n;
-    const double width = optional(x, "noise", 0) / n;
-    double *load = calloc(n, sizeof *load);
+    double *load = calloc(n, sizeof *load), *clean = calloc(n, sizeof *clean);
     for (uint32_t t = first; t < last; t++) {
-        const double *row = noisy->logit + (size_t)t * n;
-        double last_in = NAN;
         for (uint32_t e = 0; e < n; e++) {
-            uint32_t before = 0;
-            for (uint32_t j = 0; j < n; j++)
-                before += row[j] > row[e] || (row[j] == row[e] && j < e);
-            if (before == noisy->k - 1)
-                last_in = row[e];
-            x->ambiguous |= isnan(row[e]);
+            clean[e] = column(x, t, e);
+            x->ambiguous |= isnan(clean[e]);
         }
-        for (uint32_t e = 0; e < n && is_good(x, t); e++)
-            load[e] += .5 * erfc((last_in - column(x, t, e)) / width / sqrt(2));
+        if (is_good(x, t))
+            reference_add_chances(clean, noisy->logit + (size_t)t * n, n, noisy->k, optional(x, "noise", 0) / n, load);
     }
     const double loss = cv2(load, n);
     free(load);
+    free(clean);
     return loss;
 }
 
@@ -234,10 +242,13 @@ static double z_loss(struct expected *x)
     return rows > 0 ? sum / rows : 0;
 }
 
-/* Where a run of equal sequence ids from token t ends. */
+/* Where a run of equal sequence ids from token t ends; without ids, its group. */
 static uint32_t sequence_end(const struct expected *x, uint32_t t)
 {
     uint32_t end = t;
+    for (uint32_t g = 0; !x->batch->sequence_id && g < x->batch->n_groups; g++)
+        if (x->batch->group_start[g + 1] > t)
+            return x->batch->group_start[g + 1];
     while (end < x->n_tokens && x->batch->sequence_id[end] == x->batch->sequence_id[t])
         end++;
     return end;
@@ -257,7 +268,8 @@ static double choices_of(struct expected *x, uint32_t first, uint32_t last, uint
 static double form_loss(struct expected *x, const char *form, const struct choice *plain, const struct choice *noisy)
 {
     const bool gshard = strcmp(form, "gshard") == 0;
-    const uint32_t D = (uint32_t)optional(x, "n_groups", 1), M = (uint32_t)optional(x, "topk_groups", 1);
+    const uint32_t D = (uint32_t)optional(x, "n_groups", 1), kept = (uint32_t)optional(x, "topk_groups", 1);
+    const uint32_t M = kept > 0 ? kept : D;
     struct shares s = loss_shares(x, plain, gshard || is(x, "aux_choices", "first"), gshard);
     double loss = 0, all = 0, counted = 0;
     if (strcmp(form, "z") == 0) {
@@ -328,24 +340,59 @@ static struct choice noisy_choice(struct expected *x, uint32_t k)
     return c;
 }
 
-/* GShard: the second choice stays with probability min(1, g2 / threshold), g2 renormalised over the two. */
-static void draw_second(struct expected *x)
+/* What the weights are made of: score, or e^logit less `most`. */
+static double weight_value(struct expected *x, const struct choice *c, uint32_t t, uint32_t e, double most)
+{
+    return is(x, "weight", "softmax") ? exp(c->logit[(size_t)t * c->n + e] - most) : c->score[(size_t)t * c->n + e];
+}
+
+static bool is_shared_before_drop(struct expected *x)
+{
+    return !is(x, "weight", "none") && is(x, "renorm", "before-drop");
+}
+
+/* GShard: the second choice stays with probability min(1, g2 / threshold), g2 its share of both where weights are
+ * divided before the drop. withdrawn[t] = the expert that it gave up; the pair then names none. */
+static void draw_second(struct expected *x, const struct choice *c, uint32_t *withdrawn)
 {
     const struct moesim_batch *b = x->batch;
     const struct moesim_random random = {b->seed, MOESIM_STREAM_ROUTER + 254, b->layer, b->step};
-    if (!is(x, "second", "random") || b->phase != MOESIM_TRAIN)
-        return;
     for (uint32_t t = 0; t < x->n_tokens; t++) {
-        if (x->n[t] < 2 || pair_of(x, t, 1)->fate == MOESIM_BAD_ROW)
+        withdrawn[t] = MOESIM_NO_EXPERT;
+        if (!is(x, "second", "random") || b->phase != MOESIM_TRAIN || x->n[t] < 2 ||
+            pair_of(x, t, 1)->fate == MOESIM_BAD_ROW)
             continue;
-        const double g1 = pair_of(x, t, 0)->score, g2 = pair_of(x, t, 1)->score / (g1 + pair_of(x, t, 1)->score);
+        struct expected_pair *second = pair_of(x, t, 1);
+        const double most = c->logit[(size_t)t * c->n + pair_of(x, t, 0)->expert];
+        const double v1 = weight_value(x, c, t, pair_of(x, t, 0)->expert, most);
+        const double v2 = weight_value(x, c, t, second->expert, most);
+        const double g2 = is_shared_before_drop(x) ? v2 / (v1 + v2 + 1e-20) : second->score;
         const double u = moesim_random_uniform(&random, t);
-        if (fabs(u * number(x, "threshold") - g2) < 1e-6)
+        if (fabs(u * number(x, "threshold") - g2) < 1e-6 * fmax(1, g2))
             x->ambiguous = true;
         if (u * number(x, "threshold") >= g2) {
-            x->n[t] = 1;
+            withdrawn[t] = second->expert;
+            second->expert = MOESIM_NO_EXPERT;
+            second->fate = MOESIM_BAD_ROW;
             x->n_wanted--;
         }
+    }
+}
+
+/* A token's weights before the drop are shares of what it chose, be it withdrawn. */
+static void share_with_withdrawn(struct expected *x, const struct choice *c, const uint32_t *withdrawn)
+{
+    for (uint32_t t = 0; t < x->n_tokens; t++) {
+        if (withdrawn[t] == MOESIM_NO_EXPERT || !is_shared_before_drop(x))
+            continue;
+        const double most = c->logit[(size_t)t * c->n + pair_of(x, t, 0)->expert];
+        const double sum =
+            weight_value(x, c, t, pair_of(x, t, 0)->expert, most) + weight_value(x, c, t, withdrawn[t], most);
+        for (uint32_t i = 0; i < x->n[t]; i++)
+            if (pair_of(x, t, i)->fate == MOESIM_KEPT)
+                pair_of(x, t, i)->weight =
+                    sum > 0 ? number(x, "scale") * weight_value(x, c, t, pair_of(x, t, i)->expert, most) / (sum + 1e-20)
+                            : 0;
     }
 }
 
@@ -358,13 +405,18 @@ void reference_axes(struct expected *x)
     if (bias || grouped)
         choice_bias(&noisy, x, bias);
     mask_groups(x, &noisy);
-    if (G > 1 && has_parameter(x, "topk_groups") && number(x, "topk_groups") == 0)
+    uint32_t *withdrawn = calloc((size_t)x->n_tokens + 1, sizeof *withdrawn);
+    if (G > 1 && has_parameter(x, "topk_groups") && number(x, "topk_groups") == 0) {
         choose_from_each_group(x, &noisy, G);
-    else
+        noisy.within = noisy.n / G;
+    } else {
         choose(x, &noisy);
-    draw_second(x);
+    }
+    draw_second(x, &noisy, withdrawn);
     fit(x, &noisy, k);
     weigh(x, &noisy);
+    share_with_withdrawn(x, &noisy, withdrawn);
+    free(withdrawn);
     x->aux = losses(x, &plain, &noisy);
     choice_end(&noisy);
     choice_end(&plain);

@@ -129,7 +129,8 @@ static double best_score(struct expected *x, uint32_t t, uint32_t k)
 {
     double best = 0;
     for (uint32_t c = 0; c < k && c < x->n[t]; c++)
-        best = fmax(best, pair_of(x, t, c)->score);
+        if (pair_of(x, t, c)->fate != MOESIM_BAD_ROW)
+            best = fmax(best, pair_of(x, t, c)->score);
     return best;
 }
 
@@ -178,8 +179,10 @@ static void doubt_order(struct expected *x, const struct entry *entry, uint32_t 
 static void reroute(struct expected *x, const struct choice *c, struct entry q, uint32_t slots, uint32_t *taken)
 {
     const double *select = c->select + (size_t)q.token * c->n;
+    const uint32_t first = c->within ? q.expert / c->within * c->within : 0,
+                   last = c->within ? first + c->within : c->n;
     uint32_t best = MOESIM_NO_EXPERT;
-    for (uint32_t e = 0; e < c->n; e++)
+    for (uint32_t e = first; e < last; e++)
         if (!isnan(select[e]) && select[e] > -HUGE_VAL && taken[e] < slots && !uses(x, q.token, e) &&
             (best == MOESIM_NO_EXPERT || beats(x, c, select[e], select[best])))
             best = e;
@@ -279,7 +282,7 @@ void weigh(struct expected *x, const struct choice *c)
             if (p->fate != MOESIM_KEPT)
                 p->weight = 0;
             else
-                p->weight *= scale / (is(x, "weight", "none") ? 1 : sum + 1e-20);
+                p->weight *= is(x, "weight", "none") ? scale : sum > 0 ? scale / (sum + 1e-20) : 0;
         }
     }
 }

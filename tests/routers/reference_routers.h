@@ -11,6 +11,10 @@ void reference_sinkhorn(struct expected *x);
 void reference_dselect_k(struct expected *x);
 void reference_axes(struct expected *x);
 void update_axes(struct expected *x, double *memory);
+/* load[e] += the chance that expert e passes the token's k-th noisy logit when its noise, `width` wide, is drawn again.
+ */
+void reference_add_chances(const double *clean, const double *noisy, uint32_t n, uint32_t k, double width,
+                           double *load);
 void reference_null(struct expected *x);
 void reference_round_robin(struct expected *x);
 void reference_random(struct expected *x);

@@ -36,6 +36,37 @@ Test(switch_router, published_example)
     bed_close(&bed);
 }
 
+/* Origin: transformers' test of its Switch router, itself flaxformer's: tokens times W gives the logits; two groups of
+ * three tokens, each token's argmax, the load-balancing loss and the z-loss, both without coefficients. */
+Test(switch_router, published_router)
+{
+    static const double token[6][4] = {
+        {.6433916, .18188512, .02240455, .563781},   {.5526401, .0958724, .34253013, .03644359},
+        {.08744538, .7909105, .35205448, .53364205}, {.02900076, .4168595, .5802449, .91486526},
+        {.27414513, .14991808, .9383501, .5209162},  {.51207185, .90618336, .7309413, .95533276}};
+    static const double w[4][2] = {
+        {.02008116, .00620062}, {-.00811031, -.00031623}, {-.03542127, .02703803}, {.02335377, -.02971946}};
+    static const uint32_t best[6] = {0, 1, 0, 0, 1, 0};
+    struct bed bed;
+    cr_assert_eq(bed_open(&bed, "switch:capacity_factor=0,aux_coef=1,z_coef=1", 6, 2, MOESIM_TRAIN), MOESIM_OK);
+    for (int t = 0; t < 6; t++)
+        for (int e = 0; e < 2; e++) {
+            double sum = 0;
+            for (int i = 0; i < 4; i++)
+                sum += token[t][i] * w[i][e];
+            bed.columns[t * bed.batch.stride + e] = (float)sum;
+        }
+    bed.batch.n_groups = 2;
+    bed.group_start[1] = 3;
+    bed.group_start[2] = 6;
+    bed_route(&bed);
+    for (uint32_t t = 0; t < 6; t++)
+        cr_assert_eq(bed.plan.expert[t], best[t], "token %u", t);
+    cr_assert_float_eq(bed.plan.aux[0].value, 1.00030873, 1e-6, "%.9g", bed.plan.aux[0].value);
+    cr_assert_float_eq(bed.plan.aux[1].value, .4789799, 1e-6, "%.9g", bed.plan.aux[1].value);
+    bed_close(&bed);
+}
+
 /* What P is the mean of: scores that do not add up to 1 over experts are divided by their sum. */
 static double share(uint32_t score, const float *row, uint32_t n, uint32_t e)
 {

@@ -64,22 +64,20 @@ static enum moesim_status check_quantile(const struct moesim_token_choice *p, co
     return MOESIM_OK;
 }
 
-static enum moesim_status check_losses(const struct moesim_token_choice *p, struct moesim_shape *shape,
-                                       struct moesim_error *err)
+static enum moesim_status check_losses(const struct moesim_token_choice *p, struct moesim_error *err)
 {
     struct losses losses;
     const enum moesim_status status = losses_parse(p, &losses, err);
     if (status)
         return status;
-    if (losses_have(&losses, LOSS_SEQUENCE))
-        shape->needs |= MOESIM_NEEDS_SEQUENCES;
     if (losses_have(&losses, LOSS_LOAD) && p->noise * 1e-3 < FLT_MIN)
         return moesim_fail(err, MOESIM_EINVAL,
                            "aux_form = load is the chance to be chosen when the noise is drawn again: noise should be "
                            "above 0");
-    if (losses_have(&losses, LOSS_LOAD) && (has_bias(p) || p->n_groups > 1))
+    if (losses_have(&losses, LOSS_LOAD) && (has_bias(p) || p->n_groups > 1 || p->score == MOESIM_RELU))
         return moesim_fail(err, MOESIM_EINVAL,
-                           "aux_form = load speaks of the k best logits: it goes with neither bias nor n_groups");
+                           "aux_form = load speaks of the k best logits: it goes with neither bias nor n_groups nor "
+                           "score = relu");
     const bool by_device = losses_have(&losses, LOSS_DEVICE) || losses_have(&losses, LOSS_COMMUNICATION);
     if (by_device && p->n_groups <= 1)
         return moesim_fail(err, MOESIM_EINVAL,
@@ -98,7 +96,7 @@ enum moesim_status moesim_choice_shape(const void *params, const struct moesim_e
     if (!status)
         status = check_quantile(p, env, err);
     if (!status)
-        status = check_losses(p, shape, err);
+        status = check_losses(p, err);
     if (!status && has_bias(p))
         shape->n_memory = env->n_experts;
     return status;

@@ -63,7 +63,7 @@ struct choice_losses {
     uint64_t *last;
     uint32_t last_micro_batch;
     uint32_t *unbiased; /* [max_tokens * k] the k best by clean score alone, or NULL where that is what was chosen */
-    uint32_t *sequence; /* [max_tokens + 1] where sequences start, or NULL */
+    uint32_t *sequence; /* [max_tokens or max_groups + 1] where sequences start, or NULL */
 };
 
 /* ---- the whole ---- */

@@ -36,7 +36,7 @@ enum moesim_status choice_losses_init(const struct moesim_token_choice *p, const
     if (p->aux_count == MOESIM_AUX_UNBIASED && !choices_are_unbiased(p))
         ok = ok && ROOM(unbiased, (size_t)env->max_tokens * p->k);
     if (losses_have(&l->list, LOSS_SEQUENCE))
-        ok = ok && ROOM(sequence, (size_t)env->max_tokens + 1);
+        ok = ok && ROOM(sequence, (size_t)(env->max_tokens > env->max_groups ? env->max_tokens : env->max_groups) + 1);
 #undef ROOM
     return ok ? MOESIM_OK
               : moesim_fail(err, MOESIM_ENOMEM, "no memory for the auxiliary losses of %u tokens", env->max_tokens);
@@ -427,16 +427,27 @@ static bool is_routed_somewhere(const struct moesim_plan *plan, uint32_t first, 
     return false;
 }
 
+/* start[0 .. result]: where sequences begin and the last one ends. Without sequence ids each group is one sequence. */
+static uint32_t find_sequences(const struct moesim_batch *batch, uint32_t *start)
+{
+    const uint32_t *id = batch->sequence_id;
+    uint32_t n = 0;
+    if (!id) {
+        memcpy(start, batch->group_start, (batch->n_groups + 1) * sizeof *start);
+        return batch->n_groups;
+    }
+    for (uint32_t t = 0; t < batch->n_tokens; t++)
+        if (t == 0 || id[t] != id[t - 1])
+            start[n++] = t;
+    start[n] = batch->n_tokens;
+    return n;
+}
+
 /* The mean over the sequences that have a token to route. */
 static void do_sequences(struct pass *pass)
 {
-    const uint32_t *id = pass->c->batch->sequence_id, n_tokens = pass->c->batch->n_tokens;
-    uint32_t *start = pass->l->sequence, n = 0;
-    for (uint32_t t = 0; t < n_tokens; t++)
-        if (t == 0 || id[t] != id[t - 1])
-            start[n++] = t;
-    start[n] = n_tokens;
-    uint32_t n_used = 0;
+    uint32_t *start = pass->l->sequence, n_used = 0;
+    const uint32_t n = find_sequences(pass->c->batch, start);
     for (uint32_t i = 0; i < n; i++)
         n_used += is_routed_somewhere(pass->plan, start[i], start[i + 1]);
     for (uint32_t i = 0; i < n; i++)

@@ -2,7 +2,8 @@
  *
  * Gate weights of a token's pairs, and their gradient. The raw value of a pair is its score or, for weight = softmax,
  * e^logit; the weight is scale * value / (sum of the values that count). All of a token's choices count before the
- * drop, only the kept pairs after it; a pair that rerouting added counts after the drop only.
+ * drop, only the kept pairs after it; a pair that rerouting added counts after the drop only. Where what counts sums to
+ * 0, there is nothing to share: all weights are 0 and carry no gradient.
  */
 #include <float.h>
 #include <math.h>
@@ -66,14 +67,20 @@ static float exp_logit(const struct moesim_plan *plan, const struct pairs *a, ui
     return moesim_expf(l - max);
 }
 
+/* The sum of what counts and the 1e-20 that implementations add to it; infinite where nothing is to be shared. */
+static double divisor(double sum)
+{
+    return sum > 0 ? sum + 1e-20 : INFINITY;
+}
+
 static double sum_counted(const struct moesim_token_choice *p, const struct moesim_plan *plan, const struct pairs *a,
                           const float *value)
 {
-    double sum = 1e-20;
+    double sum = 0;
     for (uint32_t i = a->first; i < a->last; i++)
         if (counts(p, plan, a, i))
             sum += value[i];
-    return sum;
+    return divisor(sum);
 }
 
 static void weigh(const struct moesim_token_choice *p, struct moesim_plan *plan, const struct pairs *a)
@@ -134,10 +141,11 @@ struct gradient {
 static void quotient_backward(const struct moesim_token_choice *p, const struct moesim_plan *plan,
                               const struct pairs *a, const float *d_weight, const struct gradient *g)
 {
-    double sum = 1e-20, mean = 0;
+    double sum = 0, mean = 0;
     for (uint32_t i = a->first; i < a->last; i++)
         if (counts(p, plan, a, i))
             sum += g->value[choice_of(plan, a, i)];
+    sum = divisor(sum);
     for (uint32_t i = a->first; i < a->last; i++)
         if (plan->fate[i] == MOESIM_KEPT)
             mean += p->scale * d_weight[i] * g->value[plan->expert[i]] / sum;
