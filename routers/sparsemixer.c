@@ -11,6 +11,7 @@
  * Liu, Dong et al., "GRIN: GRadient-INformed MoE", 2024 (arXiv:2409.12136), the router of Phi-3.5-MoE.
  */
 #include <math.h>
+#include <string.h>
 
 #include <moesim/kernels.h>
 #include <moesim/random.h>
@@ -39,7 +40,9 @@ struct sparsemixer {
     uint32_t n_experts, n_best, n_threads;
     struct moesim_chooser *chooser;
     uint32_t *best;      /* [max_tokens][n_best] by decreasing logit */
+    uint32_t *ranked;    /* [threads][n_best] */
     uint32_t *candidate; /* [threads][E] */
+    uint8_t *taken;      /* [threads][E] */
     float *share;        /* [threads][E] softmax over the candidates */
 };
 
@@ -64,12 +67,22 @@ static enum moesim_status sparsemixer_init(void *state, const void *params, cons
     r->n_threads = moesim_threads();
     const size_t n = (size_t)r->n_threads * env->n_experts;
     r->best = moesim_alloc(env->arena, (size_t)env->max_tokens * r->n_best, sizeof *r->best);
+    r->ranked = moesim_alloc(env->arena, (size_t)r->n_threads * r->n_best, sizeof *r->ranked);
+    r->taken = moesim_alloc(env->arena, n, sizeof *r->taken);
     r->candidate = moesim_alloc(env->arena, n, sizeof *r->candidate);
     r->share = moesim_alloc(env->arena, n, sizeof *r->share);
-    if (!r->best || !r->candidate || !r->share)
+    if (!r->best || !r->ranked || !r->taken || !r->candidate || !r->share)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the choices of %u tokens", env->max_tokens);
     return moesim_chooser_init(env, env->n_experts, r->p.k, &r->chooser, err);
 }
+
+/* What is left of one token's ranking while its choices are made. */
+struct row {
+    const float *logits;
+    uint32_t *ranked, n_ranked; /* by decreasing logit, without what is taken */
+    bool whole;                 /* no expert beyond the ranked ones can be a candidate */
+    uint8_t *taken;             /* [E] */
+};
 
 /* One choice of one token: its candidates, best first, and their softmax. */
 struct mixture {
@@ -77,12 +90,37 @@ struct mixture {
     float *share;
 };
 
-static bool is_taken(const uint32_t *taken, uint32_t n, uint32_t expert)
+static struct row start_row(const struct sparsemixer *r, const struct moesim_batch *batch, uint32_t t, uint32_t thread)
 {
-    for (uint32_t i = 0; i < n; i++)
-        if (taken[i] == expert)
-            return true;
-    return false;
+    const uint32_t *best = r->best + (size_t)t * r->n_best;
+    struct row row = {.logits = batch->columns + (size_t)t * batch->stride,
+                      .ranked = r->ranked + (size_t)thread * r->n_best,
+                      .whole = r->n_best == r->n_experts,
+                      .taken = r->taken + (size_t)thread * r->n_experts};
+    memset(row.taken, 0, r->n_experts);
+    for (; row.n_ranked < r->n_best; row.n_ranked++) {
+        const uint32_t e = best[row.n_ranked];
+        if (e == MOESIM_NO_EXPERT || row.logits[e] == -INFINITY) {
+            row.whole = true;
+            break;
+        }
+        row.ranked[row.n_ranked] = e;
+    }
+    return row;
+}
+
+/* A candidate stands near the front, so what stands before it moves up. */
+static void take(struct row *row, uint32_t expert)
+{
+    row->taken[expert] = 1;
+    for (uint32_t i = 0; i < row->n_ranked; i++) {
+        if (row->ranked[i] != expert)
+            continue;
+        memmove(row->ranked + 1, row->ranked, i * sizeof *row->ranked);
+        row->ranked++;
+        row->n_ranked--;
+        return;
+    }
 }
 
 /* Whether a logit is close enough to the best one. Beside an infinite one only its equals are. */
@@ -93,34 +131,18 @@ static bool is_candidate(const struct sparsemixer *r, float logit, float max)
     return logit == max || (max - logit) / fmaxf(fabsf(logit), max) <= 2 * (float)r->p.epsilon;
 }
 
-/* The candidates beyond `taken`; none when no finite or infinite logit is left. */
-static struct mixture mix(const struct sparsemixer *r, const struct moesim_batch *batch, uint32_t t, uint32_t thread,
-                          const uint32_t *taken, uint32_t n_taken)
+/* The candidates of the next choice; none when no finite or infinite logit is left. */
+static struct mixture mix(const struct sparsemixer *r, const struct row *row, uint32_t thread)
 {
-    const float *logits = batch->columns + (size_t)t * batch->stride;
-    const uint32_t *best = r->best + (size_t)t * r->n_best;
+    const float *logits = row->logits;
     struct mixture m = {0, r->candidate + (size_t)thread * r->n_experts, r->share + (size_t)thread * r->n_experts};
-    float max = -INFINITY;
-    bool ended = r->n_best == r->n_experts;
-    for (uint32_t i = 0; i < r->n_best; i++) {
-        if (best[i] == MOESIM_NO_EXPERT || logits[best[i]] == -INFINITY) {
-            ended = true;
-            break;
-        }
-        if (is_taken(taken, n_taken, best[i]))
-            continue;
-        max = m.n == 0 ? logits[best[i]] : max;
-        if (!is_candidate(r, logits[best[i]], max)) {
-            ended = true;
-            break;
-        }
-        m.expert[m.n++] = best[i];
-    }
-    if (!ended) { /* more candidates than were ranked; they are a run of the ranking, so the first ones stay */
+    const float max = row->n_ranked ? logits[row->ranked[0]] : -INFINITY;
+    for (; m.n < row->n_ranked && is_candidate(r, logits[row->ranked[m.n]], max); m.n++)
+        m.expert[m.n] = row->ranked[m.n];
+    if (m.n == row->n_ranked && !row->whole) { /* more candidates than were ranked: all in order of ids but the best */
         m.n = 1;
         for (uint32_t e = 0; e < r->n_experts; e++)
-            if (e != m.expert[0] && !is_taken(taken, n_taken, e) && logits[e] == logits[e] &&
-                is_candidate(r, logits[e], max))
+            if (e != m.expert[0] && !row->taken[e] && logits[e] == logits[e] && is_candidate(r, logits[e], max))
                 m.expert[m.n++] = e;
     }
     double sum = 0;
@@ -172,20 +194,21 @@ static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct 
 {
     const struct call *c = context;
     const bool train = c->batch->phase == MOESIM_TRAIN;
-    const float *logits = c->batch->columns + (size_t)t * c->batch->stride;
+    struct row row = start_row(c->r, c->batch, t, thread);
     uint32_t n = 0, n_finite = 0;
     for (; n < c->r->p.k; n++) {
-        const struct mixture m = mix(c->r, c->batch, t, thread, out->expert, n);
+        const struct mixture m = mix(c->r, &row, thread);
         if (m.n == 0)
             break;
         const uint32_t i = train ? draw(c->r, c->batch, &m, t, n) : 0;
         out->expert[n] = m.expert[i];
         out->weight[n] = i > 0 && is_third(c, t, n) ? m.share[i] / 3 : m.share[i];
-        n_finite += isfinite(logits[m.expert[i]]);
+        n_finite += isfinite(row.logits[m.expert[i]]);
+        take(&row, m.expert[i]);
     }
     if (n_finite == 0) /* only infinities were taken: is there a number at all? */
         for (uint32_t e = 0; e < c->r->n_experts && n_finite == 0; e++)
-            n_finite += isfinite(logits[e]);
+            n_finite += isfinite(row.logits[e]);
     if (n == 0 || n_finite == 0)
         return MOESIM_NO_CHOICE;
     for (; n < c->r->p.k; n++) { /* fewer numbers than choices */
@@ -212,15 +235,18 @@ static void backward_tokens(void *context, uint32_t first, uint32_t last, uint32
     const struct call *c = context;
     for (uint32_t t = first; t < last; t++) {
         const uint32_t begin = c->plan->first[t], n = c->plan->first[t + 1] - begin;
+        struct row row = start_row(c->r, c->batch, t, thread);
         float *d_logits = c->grad->d_columns + (size_t)t * c->batch->stride;
         for (uint32_t choice = 0; choice < n && c->plan->fate[begin + choice] == MOESIM_KEPT; choice++) {
-            const struct mixture m = mix(c->r, c->batch, t, thread, c->plan->expert + begin, choice);
+            const struct mixture m = mix(c->r, &row, thread);
+            const uint32_t chosen = c->plan->expert[begin + choice];
             float own = 0;
             for (uint32_t i = 0; i < m.n; i++)
-                if (m.expert[i] == c->plan->expert[begin + choice])
+                if (m.expert[i] == chosen)
                     own = c->grad->d_weight[begin + choice] * m.share[i];
             for (uint32_t i = 0; i < m.n; i++)
-                d_logits[m.expert[i]] += own * ((m.expert[i] == c->plan->expert[begin + choice]) - m.share[i]);
+                d_logits[m.expert[i]] += own * ((m.expert[i] == chosen) - m.share[i]);
+            take(&row, chosen);
         }
     }
 }
