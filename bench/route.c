@@ -1,44 +1,113 @@
 /*
- * Speed of routing alone, from gate columns to a filled plan: softmax-topk, dropless, for the shapes of the published
- * comparisons, in million tokens per second, median and best of the repeats; then every other router in milliseconds a
- * batch and as a multiple of softmax-topk on the same shape, beside the most it may be.
+ * Speed and memory of routing alone, from gate columns to a filled plan, in training. First softmax-topk in million
+ * tokens per second, for the shapes of published comparisons; then every router as a multiple of softmax-topk on the
+ * same shape, beside the most it may be, and its scratch beyond gate columns and plan. The two are timed in turns, so
+ * that whatever else the machine does falls on both.
+ *
+ * bench-route [NAME or NAME:PARAMETERS or PLUGIN.so[:PARAMETERS]] narrows to the lines that begin so, or times the
+ * plugin.
  */
+#include <dlfcn.h>
 #include <omp.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include <moesim/kernels.h>
-#include <moesim/random.h>
-#include <moesim/router.h>
 
+#include "bench/setting.h"
 #include "routers/table.h"
 
-#define N_TOKENS 65536
-#define N_REPEATS 31
-#define N_REPEATS_SLOW 7
-#define N_WARM_UP 3
+#define N_REPEATS 21
+#define N_WARM_UP 2
+#define MOST_SCRATCH 64 /* MiB */
 
-/* A router as SPEC, the shape, and the most it may take: times softmax-topk, or seconds. */
+/* The most a router may take, in multiples of softmax-topk. */
+#define UNBOUNDED 0
+#define TOKEN_CHOICE 1.5
+#define EXPERT_CHOICE 3
+#define NOISY 4             /* draws noise for every logit */
+#define COLUMN_STATISTICS 8 /* knows the order of each expert's column */
+
+/* `gated`: the router makes its logits of hidden states, or of others: softmax-topk's time includes the gate, and the
+ * logits count as such, not as scratch. `shift` is added to all logits, so that a router without a k has its mean
+ * there. */
 struct line {
     const char *spec;
     uint32_t n_experts, k;
-    double most_ratio, most_s;
+    double most_ratio, most_s; /* 0 = no bound */
+    bool gated;
+    float shift;
 };
+
+#define LINE_K(spec_, k_, bound) .spec = (spec_), .n_experts = 256, .k = (k_), .most_ratio = (bound)
+#define LINE(spec, bound) LINE_K(spec, 8, bound)
 
 static const struct line lines[] = {
-    {"hash", 256, 8, 1.5, 0},          {"hash:k=8", 256, 8, 1.5, 0},
-    {"biased", 256, 8, 1.5, 0},        {"bernoulli", 256, 8, 1.5, 0},
-    {"mod", 256, 8, 1.5, 0},           {"expert-threshold", 256, 8, 8, 0},
-    {"base:group=batch", 64, 1, 0, 1}, {"sinkhorn:group=batch", 64, 2, 0, 1},
+    {LINE("softmax-topk", TOKEN_CHOICE)},
+    {LINE("softmax-topk:weight=sum", TOKEN_CHOICE)},
+    {LINE("softmax-topk:weight=softmax", TOKEN_CHOICE)},
+    {LINE("softmax-topk:score=sigmoid,weight=sum", TOKEN_CHOICE)},
+    {LINE("softmax-topk:score=sqrt-softplus,weight=sum", TOKEN_CHOICE)},
+    {LINE("softmax-topk:score=relu", TOKEN_CHOICE)},
+    {LINE("softmax-topk:capacity_factor=1.25", TOKEN_CHOICE)},
+    {LINE("softmax-topk:capacity_factor=1.25,priority=choice", TOKEN_CHOICE)},
+    {LINE("softmax-topk:capacity_factor=1.25,priority=bpr", TOKEN_CHOICE)},
+    {LINE("softmax-topk:capacity_factor=1.25,priority=prob", TOKEN_CHOICE)},
+    {LINE("softmax-topk:capacity_factor=1.25,priority=random", TOKEN_CHOICE)},
+    {LINE("softmax-topk:capacity_factor=1,overflow=reroute", TOKEN_CHOICE)},
+    {LINE("softmax-topk:bias_update=sign", TOKEN_CHOICE)},
+    {LINE("softmax-topk:n_groups=8,topk_groups=4", TOKEN_CHOICE)},
+    {LINE("softmax-topk:aux_form=switch", TOKEN_CHOICE)},
+    {LINE("softmax-topk:aux_form=switch,z_coef=0.001", TOKEN_CHOICE)},
+    {LINE("softmax-topk:bias_update=quantile", COLUMN_STATISTICS)},
+    {LINE("softmax-topk:noise=1", NOISY)},
+    /* the recipes of gshard, vmoe, deepseek-v2, deepseek-v3 and moge */
+    {LINE_K("softmax-topk:weight=sum,capacity_factor=2,priority=choice,aux_form=gshard", 2, TOKEN_CHOICE)},
+    {LINE("softmax-topk:noise=1,priority=bpr,capacity_factor=1.05,capacity_rule=vmoe,aux_form=importance+load", NOISY)},
+    {LINE("softmax-topk:n_groups=8,topk_groups=3,scale=16,aux_form=sequence+device+communication", TOKEN_CHOICE)},
+    {LINE("softmax-topk:score=sigmoid,weight=sum,bias_update=sign,n_groups=8,topk_groups=4,group_score=top2,"
+          "scale=2.5,aux_form=sequence",
+          TOKEN_CHOICE)},
+    {LINE("softmax-topk:n_groups=8,topk_groups=0", TOKEN_CHOICE)},
+    {LINE("noisy-topk", NOISY)},
+    {LINE_K("switch", 1, TOKEN_CHOICE)},
+    {LINE("expert-choice", EXPERT_CHOICE)},
+    {LINE("expert-choice:score=sigmoid", EXPERT_CHOICE)},
+    {LINE("expert-threshold", COLUMN_STATISTICS)},
+    {LINE("top-p:p=0.17", TOKEN_CHOICE)},            /* 8 experts in the mean */
+    {LINE("top-p", UNBOUNDED)},                      /* 27 */
+    {LINE("relu", TOKEN_CHOICE), .shift = -1.8627f}, /* 8 */
+    {LINE("relu", UNBOUNDED)},                       /* 128 */
+    {LINE("soft", UNBOUNDED), .gated = true},
+    {LINE("cosine", TOKEN_CHOICE), .gated = true},
+    {LINE("zero-expert", TOKEN_CHOICE)},
+    {LINE("zero-expert:capacity_factor=1.25", TOKEN_CHOICE)},
+    {LINE("zero-expert:gating_residual=true", TOKEN_CHOICE), .gated = true},
+    {LINE("hierarchical", TOKEN_CHOICE)},
+    {LINE("dselect-k:width=0.02", TOKEN_CHOICE)}, /* bits that have made up their minds: 8 experts */
+    {LINE("dselect-k", UNBOUNDED)},               /* 70 */
+    {LINE("sparsemixer", NOISY)},
+    {LINE("random", TOKEN_CHOICE)},
+    {.spec = "base:group=batch", .n_experts = 64, .k = 1, .most_s = 1},
+    {.spec = "sinkhorn:group=batch", .n_experts = 64, .k = 8, .most_s = 1},
+    {LINE("biased", TOKEN_CHOICE)},
+    {LINE("bernoulli", TOKEN_CHOICE)},
+    {LINE("hash", TOKEN_CHOICE)},
+    {LINE("hash:k=8", TOKEN_CHOICE)},
+    {LINE("hash:k=8,table=balanced", TOKEN_CHOICE)},
+    {LINE("mod", TOKEN_CHOICE)},
+    {LINE("round-robin", TOKEN_CHOICE)},
+    {LINE("replay", TOKEN_CHOICE)},
+    {LINE("null", TOKEN_CHOICE)},
 };
 
+/* Of a single thread its own time, which other jobs of the machine do not stretch. */
 static double seconds(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(omp_get_max_threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -48,168 +117,131 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static enum moesim_status set_params(const struct moesim_router *router, const char *text, uint32_t k, void *params,
-                                     struct moesim_arena *arena, struct moesim_error *err)
+/* Sorts as well: the best is then time[0]. */
+static double median(double *time)
 {
-    const struct moesim_schema schema = moesim_router_schema(router);
-    enum moesim_status status = moesim_params_default(schema, k, params, arena, err);
-    char item[64];
-    for (size_t n; *text && !status; text += n + (text[n] == ',')) {
-        n = strcspn(text, ",");
-        snprintf(item, sizeof item, "%.*s", (int)n, text);
-        char *value = strchr(item, '=');
-        *value++ = '\0';
-        status = moesim_param_set(moesim_schema_find(schema, item), value, params, arena, err);
+    qsort(time, N_REPEATS, sizeof *time, by_size);
+    return time[N_REPEATS / 2];
+}
+
+static enum moesim_status time_step(struct setting *s, double *time, struct moesim_error *err)
+{
+    const double start = seconds();
+    const enum moesim_status status = setting_route(s, err);
+    *time = seconds() - start;
+    return status;
+}
+
+/* The router in a file, or of the table. */
+static const struct moesim_router *find(const char *name, struct moesim_error *err)
+{
+    if (strchr(name, '/')) {
+        void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+        const struct moesim_router *const *plugin = library ? dlsym(library, "moesim_plugin") : NULL;
+        if (!plugin)
+            moesim_fail(err, MOESIM_EPLUGIN, "%s", dlerror());
+        return plugin ? *plugin : NULL;
     }
-    return status;
-}
-
-/* Everything one timed router needs. */
-struct setting {
-    struct moesim_env env;
-    struct moesim_shape shape;
-    struct moesim_batch batch;
-    struct moesim_plan plan;
-    uint32_t group_start[2];
-    void *params, *state;
-};
-
-static enum moesim_status fill_batch(struct setting *s, struct moesim_arena *arena, struct moesim_error *err)
-{
-    const size_t n = (size_t)N_TOKENS * s->shape.n_columns;
-    const struct moesim_random random = {.seed = 1, .stream = MOESIM_STREAM_TEST};
-    float *columns = moesim_alloc(arena, n, sizeof *columns);
-    uint32_t *token_id = moesim_alloc(arena, N_TOKENS, sizeof *token_id);
-    if (!columns || !token_id)
-        return moesim_fail(err, MOESIM_ENOMEM, "no memory");
-    moesim_random_normals(&random, 0, n, columns);
-    for (uint32_t t = 0; t < N_TOKENS; t++)
-        token_id[t] = moesim_random_below(&random, n + t, s->env.vocabulary);
-    s->group_start[1] = N_TOKENS;
-    s->batch = (struct moesim_batch){.struct_size = sizeof s->batch,
-                                     .n_tokens = N_TOKENS,
-                                     .n_experts = s->env.n_experts,
-                                     .n_columns = s->shape.n_columns,
-                                     .stride = s->shape.n_columns,
-                                     .columns = columns,
-                                     .token_id = token_id,
-                                     .n_groups = 1,
-                                     .group_start = s->group_start,
-                                     .n_devices = 1,
-                                     .memory = s->env.memory};
-    return MOESIM_OK;
-}
-
-static enum moesim_status set_up(struct setting *s, const struct moesim_router *router, const struct line *line,
-                                 struct moesim_arena *arena, struct moesim_error *err)
-{
-    const char *parameters = strchr(line->spec, ':');
-    s->env = (struct moesim_env){.struct_size = sizeof s->env,
-                                 .n_layers = 1,
-                                 .n_experts = line->n_experts,
-                                 .top_k = line->k,
-                                 .vocabulary = 50257,
-                                 .max_tokens = N_TOKENS,
-                                 .max_groups = 1,
-                                 .n_devices = 1,
-                                 .arena = arena};
-    s->params = moesim_alloc(arena, 1, router->params_size);
-    s->state = moesim_alloc(arena, 1, router->state_size);
-    if (!s->params || !s->state)
-        return moesim_fail(err, MOESIM_ENOMEM, "no memory");
-    enum moesim_status status = set_params(router, parameters ? parameters + 1 : "", line->k, s->params, arena, err);
-    if (!status)
-        status = moesim_router_shape(router, s->params, &s->env, &s->shape, err);
-    if (!status && !(s->env.memory = moesim_alloc(arena, s->shape.n_memory, sizeof(float))))
-        status = moesim_fail(err, MOESIM_ENOMEM, "no memory");
-    if (!status)
-        status = fill_batch(s, arena, err);
-    if (!status && router->init)
-        status = router->init(s->state, s->params, &s->env, err);
-    if (!status)
-        status = moesim_plan_init(&s->plan, N_TOKENS, s->shape.n_experts, 1, s->shape.max_pairs, s->shape.n_slots,
-                                  arena, err);
-    return status;
-}
-
-static const struct moesim_router *find(const char *spec)
-{
-    const size_t length = strcspn(spec, ":");
     for (size_t i = 0; routers_table[i]; i++)
-        if (strlen(routers_table[i]->name) == length && memcmp(routers_table[i]->name, spec, length) == 0)
+        if (strcmp(routers_table[i]->name, name) == 0)
             return routers_table[i];
+    moesim_fail(err, MOESIM_EINVAL, "no router %s", name);
     return NULL;
 }
 
-/* Seconds of one route(), median and best. */
-static enum moesim_status time_line(const struct line *line, double *median, double *best, struct moesim_error *err)
+static enum moesim_status open_line(struct setting *s, const struct line *line, bool gated, struct moesim_error *err)
 {
-    const struct moesim_router *router = find(line->spec);
-    struct moesim_arena *arena = moesim_arena_create(0);
-    struct setting s = {0};
-    enum moesim_status status = router && arena ? set_up(&s, router, line, arena, err)
-                                                : moesim_fail(err, MOESIM_EINVAL, "no router %s", line->spec);
-    const int n = line->most_s > 0 ? N_REPEATS_SLOW : N_REPEATS;
-    double time[N_REPEATS];
-    for (int i = -N_WARM_UP; i < n && !status; i++) {
-        const double start = seconds();
-        moesim_plan_reset(&s.plan, &s.batch);
-        status = router->route(s.state, &s.batch, &s.plan, err);
-        if (i >= 0)
-            time[i] = seconds() - start;
+    char name[256];
+    const size_t n = strcspn(line->spec, ":");
+    snprintf(name, sizeof name, "%.*s", (int)n, line->spec);
+    const struct moesim_router *router = find(name, err);
+    const struct setting_shape shape = {line->n_experts, line->k, gated, line->shift};
+    *s = (struct setting){0};
+    return router ? setting_open(s, router, line->spec[n] ? line->spec + n + 1 : "", shape, err) : MOESIM_EINVAL;
+}
+
+static const char *verdict(bool holds)
+{
+    return holds ? "ok" : "OVER";
+}
+
+static void print_times(const struct line *line, double *base, double *own, double *ratio, const struct setting *s)
+{
+    const double times = median(ratio), mib = (double)setting_scratch(s) / (1 << 20);
+    const double most_mib = MOST_SCRATCH + (line->gated ? line->n_experts * 4.0 * SETTING_TOKENS / (1 << 20) : 0);
+    const double middle = median(own);
+    median(base);
+    printf("%8.2f ms %6.2fx (best %6.2fx)", middle * 1e3, times, own[0] / base[0]);
+    if (line->most_ratio > 0)
+        printf(" of %gx %-5s", line->most_ratio, verdict(times <= line->most_ratio));
+    else if (line->most_s > 0)
+        printf(" of %g s  %-5s", line->most_s, verdict(middle <= line->most_s));
+    else
+        printf("%12s", "");
+    printf("%7.1f MiB %-5s E=%u k=%-2u %5.1f experts a token  %s%s\n", mib, verdict(mib <= most_mib), line->n_experts,
+           line->k, (double)s->plan.n_pairs / SETTING_TOKENS, line->spec,
+           line->gated ? " (beside gate and softmax-topk)" : "");
+}
+
+static enum moesim_status print_line(const struct line *line, struct moesim_error *err)
+{
+    const struct line softmax_topk = {.spec = "softmax-topk", .n_experts = line->n_experts, .k = line->k};
+    struct setting base, own = {0};
+    double base_s[N_REPEATS], own_s[N_REPEATS], ratio[N_REPEATS];
+    enum moesim_status status = open_line(&base, &softmax_topk, line->gated, err);
+    if (!status)
+        status = open_line(&own, line, false, err);
+    for (int i = -N_WARM_UP; i < N_REPEATS && !status; i++) {
+        const int at = i < 0 ? 0 : i;
+        status = time_step(&base, &base_s[at], err);
+        if (!status)
+            status = time_step(&own, &own_s[at], err);
+        ratio[at] = own_s[at] / base_s[at];
     }
-    if (!status) {
-        qsort(time, (size_t)n, sizeof *time, by_size);
-        *median = time[n / 2];
-        *best = time[0];
-    }
-    moesim_arena_destroy(arena);
+    if (!status)
+        print_times(line, base_s, own_s, ratio, &own);
+    setting_close(&own);
+    setting_close(&base);
     return status;
 }
 
 static enum moesim_status print_rates(struct moesim_error *err)
 {
-    static const struct line shape[] = {{"softmax-topk", 8, 2, 0, 0},
-                                        {"softmax-topk", 64, 2, 0, 0},
-                                        {"softmax-topk", 64, 8, 0, 0},
-                                        {"softmax-topk", 256, 8, 0, 0}};
+    static const uint32_t shape[][2] = {{8, 2}, {64, 2}, {64, 8}, {256, 8}};
     enum moesim_status status = MOESIM_OK;
     for (size_t i = 0; i < sizeof shape / sizeof *shape && !status; i++) {
-        double median, best;
-        status = time_line(&shape[i], &median, &best, err);
-        if (!status)
-            printf("E=%-4u k=%-2u  %8.2f Mtokens/s (best %.2f)\n", shape[i].n_experts, shape[i].k,
-                   N_TOKENS / median / 1e6, N_TOKENS / best / 1e6);
+        const struct line line = {.spec = "softmax-topk", .n_experts = shape[i][0], .k = shape[i][1]};
+        struct setting s;
+        double time[N_REPEATS];
+        status = open_line(&s, &line, false, err);
+        for (int j = -N_WARM_UP; j < N_REPEATS && !status; j++)
+            status = time_step(&s, &time[j < 0 ? 0 : j], err);
+        if (!status) {
+            const double middle = median(time);
+            printf("E=%-4u k=%-2u  %8.2f Mtokens/s (best %.2f)\n", line.n_experts, line.k,
+                   SETTING_TOKENS / middle / 1e6, SETTING_TOKENS / time[0] / 1e6);
+        }
+        setting_close(&s);
     }
     return status;
 }
 
-static enum moesim_status print_line(const struct line *line, struct moesim_error *err)
-{
-    const struct line base = {"softmax-topk", line->n_experts, line->k, 0, 0};
-    double base_median, base_best, median, best;
-    enum moesim_status status = time_line(&base, &base_median, &base_best, err);
-    if (!status)
-        status = time_line(line, &median, &best, err);
-    if (status)
-        return status;
-    printf("%-28s E=%-4u k=%-2u %9.2f ms %7.2fx (best %.2fx)", line->spec, line->n_experts, line->k, median * 1e3,
-           median / base_median, best / base_best);
-    if (line->most_s > 0)
-        printf(", at most %g s\n", line->most_s);
-    else
-        printf(", at most %gx\n", line->most_ratio);
-    return MOESIM_OK;
-}
-
 int main(int argc, char **argv)
 {
+    const char *only = argc > 1 ? argv[1] : "";
     struct moesim_error err;
-    printf("softmax-topk, %d tokens, %d threads, kernels %s\n", N_TOKENS, omp_get_max_threads(), moesim_kernel_path());
-    enum moesim_status status = argc > 1 ? MOESIM_OK : print_rates(&err);
+    printf("softmax-topk, %u tokens, %d threads, kernels %s\n", SETTING_TOKENS, omp_get_max_threads(),
+           moesim_kernel_path());
+    enum moesim_status status = *only ? MOESIM_OK : print_rates(&err);
+    if (strchr(only, '/')) {
+        const struct line plugin = {LINE(only, UNBOUNDED)};
+        status = print_line(&plugin, &err);
+    }
     for (size_t i = 0; i < sizeof lines / sizeof *lines && !status; i++)
-        if (argc < 2 || strncmp(lines[i].spec, argv[1], strlen(argv[1])) == 0)
+        if (strncmp(lines[i].spec, only, strlen(only)) == 0) {
             status = print_line(&lines[i], &err);
+            fflush(stdout);
+        }
     if (status)
         fprintf(stderr, "bench route: %s\n", err.text);
     return status != MOESIM_OK;
