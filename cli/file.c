@@ -9,6 +9,13 @@
 
 #include <moesim/hash.h>
 
+bool cli_file_same(const char *a, const char *b)
+{
+    struct stat one, other;
+    return stat(a, &one) == 0 && stat(b, &other) == 0 && S_ISREG(one.st_mode) && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
+}
+
 bool cli_file_hash(const char *path, uint64_t *hash)
 {
     FILE *in = fopen(path, "rbe");

@@ -11,6 +11,9 @@
 
 #include <moesim/status.h>
 
+/* Whether both names lead to one and the same regular file. */
+bool cli_file_same(const char *a, const char *b);
+
 /* FNV-1a of the file's bytes; false with errno. */
 bool cli_file_hash(const char *path, uint64_t *hash);
 

@@ -293,6 +293,10 @@ static int route(const struct cli_call *call)
         return cli_fail(CLI_USAGE, "route: --router SPEC is missing; 'moesim list routers' names them");
     if (o->output && !*o->output)
         return cli_fail(CLI_USAGE, "route: -o needs a file's name");
+    const char *const inputs[] = {call->args[0], o->tokens, o->hidden, o->sequences, o->previous};
+    for (size_t i = 0; o->output && i < sizeof inputs / sizeof *inputs; i++)
+        if (inputs[i] && cli_file_same(inputs[i], o->output))
+            return cli_fail(CLI_USAGE, "route: -o %s would replace what is read", o->output);
     struct catalogue catalogue;
     const struct moesim_router_entry *entry;
     struct moesim_error err = {"memory is exhausted"};
