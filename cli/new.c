@@ -37,6 +37,19 @@ static bool is_router_name(const char *name)
     return true;
 }
 
+/* Meson has targets of its own by these names, so that the plugin's cannot be called so. */
+static bool is_taken_by_meson(const char *name)
+{
+    static const char *const targets[] = {"all",        "benchmark", "clean",        "clean-ctlist",  "clean-gcda",
+                                          "clean-gcno", "coverage",  "coverage-xml", "coverage-html", "coverage-text",
+                                          "dist",       "distcheck", "install",      "phony",         "reconfigure",
+                                          "scan-build", "test",      "uninstall"};
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
+        if (strcmp(name, targets[i]) == 0)
+            return true;
+    return false;
+}
+
 /* Writes the template with @NAME@ and @IDENT@ filled in. */
 static void fill(FILE *out, const char *text, const char *name, const char *identifier)
 {
@@ -83,6 +96,8 @@ static int new_router(const struct cli_call *call)
     for (const struct moesim_router *const *r = routers_table; *r; r++)
         if (strcmp((*r)->name, name) == 0)
             return cli_fail(CLI_USAGE, "new: there is a router %s already; choose another name", name);
+    if (is_taken_by_meson(name))
+        return cli_fail(CLI_USAGE, "new: meson, which builds the router, keeps the name %s for itself", name);
     if (mkdir(directory, 0777) != 0)
         return cli_fail(errno == EEXIST ? CLI_USAGE : CLI_DISK, "new: %s: %s; name a folder that can be made",
                         directory, strerror(errno));

@@ -13,7 +13,8 @@
 #include <moesim/status.h>
 
 /* Who draws. Two users of one stream would see equal numbers, so each has its own. A plugin uses
- * MOESIM_STREAM_ROUTER + n, n below 256; a workload MOESIM_STREAM_WORKLOAD + n, n below 256. */
+ * MOESIM_STREAM_ROUTER + n, n below 250 (the token-choice family has the next six); a workload
+ * MOESIM_STREAM_WORKLOAD + n, n below 256. */
 enum moesim_stream {
     MOESIM_STREAM_GATE = 1,          /* the first E gate columns' weights */
     MOESIM_STREAM_GATE_EXTRA = 2,    /* further gate columns' weights */

@@ -37,6 +37,14 @@ Test(new, refuses_and_leaves_nothing)
         {"new router 9lives", "no router name", 2},
         {"new router a_b", "no router name", 2},
         {"new router moesim-x", "no router name", 2},
+        {"new router é", "no router name", 2},
+        {"new router ''", "no router name", 2},
+        {"new router 'a b'", "no router name", 2},
+        {"new router ../x", "no router name", 2},
+        {"new router x.so", "no router name", 2},
+        {"new router abcdefghijklmnopqrstuvwxyz-abcdefghijklmnopqrstuv", "at most 48", 2}, /* 49 */
+        {"new router test", "meson", 2},
+        {"new router clean-gcda", "meson", 2},
         {"new router switch", "already", 2},
         {"new workload x", "cannot be made", 2},
         {"new router ok no/such/folder", "No such", 4},
@@ -55,4 +63,12 @@ Test(new, refuses_and_leaves_nothing)
     cr_expect_eq(h.status, 2);
     cr_expect(strstr(h.err, "exists"), "%s", h.err);
     program_forget(&h);
+    program_write("file", "mine\n");
+    h = program_run("new router once file");
+    cr_expect_eq(h.status, 2);
+    cr_expect(strstr(h.err, "exists"), "%s", h.err);
+    program_forget(&h);
+    char *text = program_read("file");
+    cr_expect_str_eq(text, "mine\n");
+    free(text);
 }
