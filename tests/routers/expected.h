@@ -87,8 +87,8 @@ struct choice {
     uint32_t n, k;
     const double *logit; /* what scores and softmax weights come from */
     double *score;
-    double *select; /* what experts are compared by */
-    bool exact;     /* select holds float32 inputs, so that closeness is no doubt */
+    double *select;  /* what experts are compared by */
+    bool exact;      /* select holds float32 inputs, so that closeness is no doubt */
     uint32_t within; /* rerouting stays in the refused expert's run of that many; 0 = anywhere */
 };
 
