@@ -14,7 +14,7 @@
 #include "sim/experiment/experiment.h"
 #include "version.h"
 
-#define MAX_TOLD 10 /* failed runs that are told one by one */
+#define MAX_TOLD 10 /* failed runs, and notes of done ones, that are told one by one */
 
 /* Points of one routing: todo[first] .. todo[first + n - 1]. */
 struct group {
@@ -145,6 +145,15 @@ static void tell_failure(struct sweep *s, const struct moesim_point *point, cons
              point->seed, reason, s->result->n_failed == MAX_TOLD ? " (further failures are only stored)" : "");
 }
 
+static void tell_note(struct sweep *s, const struct moesim_point *point, const char *note)
+{
+    if (!*note || s->result->n_noted++ >= MAX_TOLD)
+        return;
+    progress_clear(&s->progress);
+    cli_note("%s on %s, seed %" PRIu64 ": %s%s", point->router_spec, point->workload_spec, point->seed, note,
+             s->result->n_noted == MAX_TOLD ? " (further notes are only stored)" : "");
+}
+
 /* Stores what one point came to. An outcome that cannot be read counts as a failure of its run. */
 static enum moesim_status take_event(struct sweep *s, struct worker_event *event, struct moesim_error *err)
 {
@@ -161,6 +170,7 @@ static enum moesim_status take_event(struct sweep *s, struct worker_event *event
     }
     if (whole) {
         s->result->n_done++;
+        tell_note(s, s->loaded->points[event->point], whole->note);
     } else {
         s->result->n_failed++;
         tell_failure(s, s->loaded->points[event->point], event->text);

@@ -21,6 +21,7 @@ struct sweep_options {
 struct sweep_result {
     uint32_t n_before;         /* done by an earlier run */
     uint32_t n_done, n_failed; /* now */
+    uint32_t n_noted;          /* done with something that people should know */
     uint32_t n_failed_before;  /* failed earlier and not tried again */
     uint32_t n_left;           /* not reached */
 };

@@ -18,8 +18,8 @@ static const char *const statement_sql[RESULTS_N_STATEMENTS] = {
     [RESULTS_INSERT_RUN] =
         "INSERT INTO run (study, hash, point, seed, pairing, state, reason, params, version, revision, compiler, cpu, "
         "blas,"
-        " kernel_path, threads, files, workload, started, seconds, row_hash)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, '')",
+        " kernel_path, threads, files, workload, started, seconds, note, row_hash)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, '')",
     [RESULTS_SEAL_RUN] = "UPDATE run SET row_hash = ?2 WHERE id = ?1",
     [RESULTS_INSERT_PARAM] = "INSERT INTO run_param VALUES (?1, ?2, ?3, ?4)",
     [RESULTS_INSERT_SUMMARY] = "INSERT INTO summary VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",

@@ -20,6 +20,7 @@ CREATE TABLE run (
     pairing TEXT NOT NULL,  -- hash of every parameter but the router's and the seed
     state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
     reason TEXT,            -- of a failure
+    note TEXT,              -- what people should know of a run that is done
     params TEXT NOT NULL,   -- JSON: every resolved parameter
     -- provenance
     version TEXT,
@@ -33,7 +34,7 @@ CREATE TABLE run (
     workload TEXT,          -- which data it was
     started TEXT,           -- ISO 8601, UTC
     seconds REAL,
-    row_hash TEXT NOT NULL, -- over all but reason, provenance and measured figures
+    row_hash TEXT NOT NULL, -- over all but reason, note, provenance and measured figures
     UNIQUE (study, hash)
 ) STRICT;
 CREATE INDEX run_by_pairing ON run (study, pairing, seed);
@@ -124,7 +125,7 @@ SELECT r.id AS run, s.name AS study, s.id AS study_id, r.state, r.seed,
     (SELECT CAST(value AS INTEGER) FROM run_param WHERE run = r.id AND path = 'model.experts') AS experts,
     (SELECT CAST(value AS INTEGER) FROM run_param WHERE run = r.id AND path = 'model.top_k') AS top_k,
     (SELECT number FROM run_param WHERE run = r.id AND path = 'router.capacity_factor') AS capacity_factor,
-    r.point, r.hash, r.row_hash, r.reason, r.started, r.seconds
+    r.point, r.hash, r.row_hash, r.reason, r.note, r.started, r.seconds
 FROM run r JOIN study s ON s.id = r.study;
 
 -- Pairs of finished runs that differ in the router alone, metric by metric: "what would this router have changed?"

@@ -120,6 +120,8 @@ static bool insert_run(struct results_store *store, const struct results_run *ru
     bind_text(insert, 17, from->workload);
     bind_text(insert, 18, from->started);
     sqlite3_bind_double(insert, 19, from->seconds);
+    const char *note = run->outcome ? run->outcome->note : NULL;
+    bind_text(insert, 20, note && *note ? note : NULL);
     const bool done = results_step_done(insert);
     *id = sqlite3_last_insert_rowid(store->db);
     return done;

@@ -52,6 +52,7 @@ struct moesim_outcome {
     bool traffic_by_node;
     char *workload_provenance; /* which data it was; "" for synthetic ones */
     char *kernel_path;         /* which routing and layer kernels ran */
+    char *note;                /* what people should know of these figures; "" or NULL = nothing */
     double seconds;            /* wall time of the run on this machine */
 };
 

@@ -305,6 +305,16 @@ static enum moesim_status close_traffic(const struct experiment_pricing *pricing
     return MOESIM_OK;
 }
 
+/* What the routers remarked on their plans, "" for nothing. NULL without memory. */
+static char *note_of(const struct moesim_experiment *e)
+{
+    char note[512] = "";
+    if (e->plan_note)
+        snprintf(note, sizeof note, "%s (in %u of %u layer steps)", e->plan_note, e->n_plan_notes,
+                 e->step * e->n_layers);
+    return moesim_strdup(e->arena, note);
+}
+
 enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct moesim_outcome *outcomes,
                                             struct moesim_error *err)
 {
@@ -320,8 +330,9 @@ enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct 
         outcomes[i] = (struct moesim_outcome){.arena = e->arena,
                                               .seconds = e->seconds / e->n_points,
                                               .workload_provenance = moesim_strdup(e->arena, provenance),
-                                              .kernel_path = moesim_strdup(e->arena, path)};
-        if (!outcomes[i].workload_provenance || !outcomes[i].kernel_path)
+                                              .kernel_path = moesim_strdup(e->arena, path),
+                                              .note = note_of(e)};
+        if (!outcomes[i].workload_provenance || !outcomes[i].kernel_path || !outcomes[i].note)
             return no_memory(err, p);
         enum moesim_status status =
             moesim_tally_close(&e->pricing[i].tally, p->record, p->record_expert_load, &outcomes[i], err);

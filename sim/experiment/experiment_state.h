@@ -58,6 +58,8 @@ struct moesim_experiment {
     uint32_t n_points;
     struct moesim_outcome *outcome; /* [n_points] while finishing */
     double seconds;
+    const char *plan_note; /* the last that a router wrote into its plan; static text */
+    uint32_t n_plan_notes; /* layer steps that had one */
 };
 
 /* Notes the metrics of one routed layer that do not depend on the cluster, in every point's tally. */

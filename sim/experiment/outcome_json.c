@@ -65,10 +65,10 @@ static json_t *traffic(const struct moesim_outcome *o)
 
 char *moesim_outcome_to_json(const struct moesim_outcome *o)
 {
-    json_t *root =
-        json_pack("{s:o, s:o, s:o, s:o, s:b, s:s, s:s, s:o}", "summary", summaries(o), "series", series(o), "window",
-                  windows(o), "traffic", traffic(o), "traffic_by_node", (int)o->traffic_by_node, "workload",
-                  o->workload_provenance, "kernel_path", o->kernel_path, "seconds", real(o->seconds));
+    json_t *root = json_pack("{s:o, s:o, s:o, s:o, s:b, s:s, s:s, s:s, s:o}", "summary", summaries(o), "series",
+                             series(o), "window", windows(o), "traffic", traffic(o), "traffic_by_node",
+                             (int)o->traffic_by_node, "workload", o->workload_provenance, "kernel_path", o->kernel_path,
+                             "note", o->note ? o->note : "", "seconds", real(o->seconds));
     char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     return text;
@@ -187,8 +187,9 @@ enum moesim_status moesim_outcome_from_json(const char *text, struct moesim_aren
         outcome->traffic_by_node = json_is_true(json_object_get(root, "traffic_by_node"));
         outcome->workload_provenance = text_of(root, "workload", arena);
         outcome->kernel_path = text_of(root, "kernel_path", arena);
+        outcome->note = text_of(root, "note", arena);
         outcome->seconds = json_number_value(json_object_get(root, "seconds"));
-        whole_text = outcome->workload_provenance && outcome->kernel_path;
+        whole_text = outcome->workload_provenance && outcome->kernel_path && outcome->note;
     }
     json_decref(root);
     return whole_text ? MOESIM_OK

@@ -80,6 +80,10 @@ static enum moesim_status route(struct moesim_experiment *e, uint32_t l, const s
     const double start = now_s();
     enum moesim_status status = p->router->router->route(e->layer[l].router_state, batch, &e->plan, err);
     *seconds = now_s() - start;
+    if (status == MOESIM_OK && e->plan.note) {
+        e->plan_note = e->plan.note;
+        e->n_plan_notes++;
+    }
     if (status == MOESIM_OK)
         status = moesim_plan_check(&e->plan, batch, p->router_spec, e->plan_scratch, err);
     else

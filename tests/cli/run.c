@@ -37,6 +37,19 @@ static void expect_count(const char *db, const char *where, int n)
     free(found);
 }
 
+/* What a router remarks on its plans (a solver that hit its limit) is told and stored, not lost. */
+Test(run, remarks_are_told_and_stored)
+{
+    struct heard h = program_run("run --router sinkhorn:max_iterations=1 --router switch --workload gaussian:tokens=64 "
+                                 "--set seeds=1 --set steps=3 --db n.db");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    cr_expect(strstr(h.err, "sinkhorn:max_iterations=1 on gaussian:tokens=64, seed 1: "), "%s", h.err);
+    cr_expect(strstr(h.err, "(in 3 of 3 layer steps)"), "%s", h.err);
+    program_forget(&h);
+    expect_count("n.db", "note LIKE '%max_iterations%' AND router LIKE 'sinkhorn%'", 1);
+    expect_count("n.db", "note IS NULL AND router = 'switch'", 1);
+}
+
 Test(run, table_store_and_hints)
 {
     program_write("s.yaml", small);

@@ -152,7 +152,7 @@ Test(query, stable_columns)
     static const char runs[] =
         "SELECT run, study, study_id, state, seed, router, router_name, workload, workload_name, cluster,"
         " placement, mode, phase, steps, tokens, layers, experts, top_k, capacity_factor, hash,"
-        " row_hash, reason, started, seconds, point FROM v_runs";
+        " row_hash, reason, note, started, seconds, point FROM v_runs";
     static const char pairs[] =
         "SELECT study, study_id, workload, seed, metric, baseline, router, baseline_value, value,"
         " difference FROM v_compare";

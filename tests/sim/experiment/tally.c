@@ -162,6 +162,7 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
                                      .traffic_by_node = true,
                                      .workload_provenance = "3 files, \"quoted\"\n",
                                      .kernel_path = "openblas Haswell",
+                                     .note = "two \"odd\" things",
                                      .seconds = 1.25};
     char *text = moesim_outcome_to_json(&o);
     cr_assert(text);
@@ -181,6 +182,7 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
     cr_assert(back.traffic_by_node);
     cr_assert_str_eq(back.workload_provenance, o.workload_provenance);
     cr_assert_str_eq(back.kernel_path, "openblas Haswell");
+    cr_assert_str_eq(back.note, o.note);
     cr_assert_eq(back.seconds, 1.25);
     text[strlen(text) / 2] = '\0';
     cr_assert_eq(moesim_outcome_from_json(text, arena, &back, &err), MOESIM_EBROKEN);
