@@ -21,10 +21,12 @@ uint64_t moesim_tally_bytes(const bool *measure, uint32_t n_layers, uint32_t n_s
 }
 
 enum moesim_status moesim_tally_init(struct moesim_tally *tally, const bool *measure, uint32_t n_layers,
-                                     uint32_t n_steps, uint32_t n_experts, struct moesim_arena *arena,
-                                     struct moesim_error *err)
+                                     uint32_t first_step, uint32_t last_step, uint32_t n_experts,
+                                     struct moesim_arena *arena, struct moesim_error *err)
 {
+    const uint32_t n_steps = last_step - first_step;
     *tally = (struct moesim_tally){.n_layers = n_layers,
+                                   .first_step = first_step,
                                    .n_steps = n_steps,
                                    .n_experts = n_experts,
                                    .n_windows = window_count(n_steps),
@@ -49,7 +51,7 @@ enum moesim_status moesim_tally_init(struct moesim_tally *tally, const bool *mea
     return MOESIM_OK;
 }
 
-/* First step of window w: windows are of equal length but for rounding. */
+/* First step of window w, counted from the first step: windows are of equal length but for rounding. */
 static uint32_t window_start(const struct moesim_tally *tally, uint32_t w)
 {
     return (uint32_t)(((uint64_t)w * tally->n_steps + tally->n_windows - 1) / tally->n_windows);
@@ -57,25 +59,27 @@ static uint32_t window_start(const struct moesim_tally *tally, uint32_t w)
 
 uint32_t moesim_tally_window(const struct moesim_tally *tally, uint32_t step)
 {
-    return (uint32_t)((uint64_t)step * tally->n_windows / tally->n_steps);
+    return (uint32_t)((uint64_t)(step - tally->first_step) * tally->n_windows / tally->n_steps);
 }
 
 void moesim_tally_set(struct moesim_tally *tally, uint32_t metric, uint32_t layer, uint32_t step, double value)
 {
-    if (tally->value[metric])
-        tally->value[metric][(size_t)layer * tally->n_steps + step] = value;
+    if (tally->value[metric] && step >= tally->first_step)
+        tally->value[metric][(size_t)layer * tally->n_steps + step - tally->first_step] = value;
 }
 
 void moesim_tally_loads(struct moesim_tally *tally, uint32_t layer, uint32_t step, const uint64_t *assigned,
                         const uint64_t *kept)
 {
+    if (step < tally->first_step)
+        return;
     const uint32_t w = moesim_tally_window(tally, step);
     const size_t at = ((size_t)w * tally->n_layers + layer) * tally->n_experts;
     for (uint32_t e = 0; e < tally->n_experts; e++) {
         tally->assigned[at + e] += assigned[e];
         tally->kept[at + e] += kept[e];
     }
-    if (step + 1 != window_start(tally, w + 1))
+    if (step - tally->first_step + 1 != window_start(tally, w + 1))
         return;
     uint32_t dead = 0;
     for (uint32_t e = 0; e < tally->n_experts; e++)
@@ -170,7 +174,8 @@ static enum moesim_status close_series(const struct moesim_tally *tally, const b
             for (uint32_t s = 0; s < tally->n_steps; s++) {
                 const double value = tally->value[m][(size_t)l * tally->n_steps + s];
                 if (isfinite(value))
-                    *out++ = (struct moesim_sample){.step = s, .layer = l, .metric = m, .value = value};
+                    *out++ =
+                        (struct moesim_sample){.step = tally->first_step + s, .layer = l, .metric = m, .value = value};
             }
         }
     }
@@ -192,7 +197,7 @@ static enum moesim_status close_windows(const struct moesim_tally *tally, struct
             const size_t at = ((size_t)w * tally->n_layers + l) * tally->n_experts;
             *out++ = (struct moesim_load_window){.window = w,
                                                  .layer = l,
-                                                 .first_step = start,
+                                                 .first_step = tally->first_step + start,
                                                  .n_steps = window_start(tally, w + 1) - start,
                                                  .n_experts = tally->n_experts,
                                                  .assigned = tally->assigned + at,

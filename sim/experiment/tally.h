@@ -14,21 +14,25 @@
 #include <moesim/status.h>
 
 struct moesim_tally {
-    uint32_t n_layers, n_steps, n_experts, n_windows;
+    uint32_t n_layers, n_experts, n_windows;
+    uint32_t first_step, n_steps;    /* steps that count: those before, the warm-up, are left out of everything */
     const bool *measure;             /* [MOESIM_N_METRICS] */
-    double *value[MOESIM_N_METRICS]; /* [n_layers][n_steps] NaN = undefined there; NULL = not measured */
+    double *value[MOESIM_N_METRICS]; /* [n_layers][n_steps] from first_step on; NaN = undefined there; NULL = not
+                                        measured */
     uint64_t *assigned, *kept;       /* [n_windows][n_layers][n_experts] */
 };
 
-/* Room for a run of n_steps; loads are kept over at most MOESIM_MAX_WINDOWS windows of equal length. */
+/* Room for the steps first_step .. last_step - 1; loads are kept over at most MOESIM_MAX_WINDOWS windows of equal
+ * length. */
 MOESIM_MUST_CHECK enum moesim_status moesim_tally_init(struct moesim_tally *tally, const bool *measure,
-                                                       uint32_t n_layers, uint32_t n_steps, uint32_t n_experts,
-                                                       struct moesim_arena *arena, struct moesim_error *err);
+                                                       uint32_t n_layers, uint32_t first_step, uint32_t last_step,
+                                                       uint32_t n_experts, struct moesim_arena *arena,
+                                                       struct moesim_error *err);
 
-/* The window that holds `step`. */
+/* The window that holds `step`, which is not before the first. */
 uint32_t moesim_tally_window(const struct moesim_tally *tally, uint32_t step);
 
-/* Notes a value; ignored for a metric that is not measured. */
+/* Notes a value; ignored for a metric that is not measured and for a step of the warm-up. */
 void moesim_tally_set(struct moesim_tally *tally, uint32_t metric, uint32_t layer, uint32_t step, double value);
 
 /* Adds counts [n_experts] to the step's window; when the step is the window's last, notes dead_experts. */

@@ -17,6 +17,7 @@ const struct moesim_param moesim_plain_params[] = {
     MOESIM_CHOICE(struct moesim_plain, phase, "train", "train|eval",
                   "noise, jitter, random choices and bias updates belong to training"),
     MOESIM_PARAM(struct moesim_plain, steps, "50", 1, MAX_STEPS, "batches of a run"),
+    MOESIM_PARAM(struct moesim_plain, warm_up, "0", 0, MAX_STEPS, "first batches of a run that no figure counts"),
     MOESIM_PARAM(struct moesim_plain, micro_batches, "1", 1, MAX_MICRO_BATCHES,
                  "batches that form one global batch, after which routers update"),
     MOESIM_CHOICE(struct moesim_plain, padding, "none", MOESIM_PADDING_CHOICES,

@@ -128,6 +128,7 @@ bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes
     p->mode = plain.mode;
     p->phase = plain.phase;
     p->steps = plain.steps;
+    p->warm_up = plain.warm_up;
     p->micro_batches = plain.micro_batches;
     p->padding = plain.padding;
 

@@ -1,5 +1,5 @@
 /*
- * What does not go together: sizes, needs, columns, jitter, placement. Every finding names both sides.
+ * What does not go together: steps, sizes, needs, columns, jitter, placement. Every finding names both sides.
  */
 #include "sim/study/resolve.h"
 
@@ -18,6 +18,15 @@ static void note_at(struct moesim_resolver *r, const struct moesim_choice *choic
         moesim_mistake(r->mistakes, choice->variant->line, choice->variant->column, "%s", what->text);
     else
         moesim_mistake(r->mistakes, r->root->line, r->root->column, "%s", what->text);
+}
+
+static void check_warm_up(struct moesim_resolver *r, const struct moesim_cell *cell)
+{
+    const struct moesim_point *p = &cell->point;
+    const struct moesim_node *node = moesim_node_find(r->root, "warm_up");
+    if (p->warm_up >= p->steps)
+        moesim_mistake(r->mistakes, node ? node->line : r->root->line, node ? node->column : r->root->column,
+                       "warm_up = %u leaves none of the %u steps to be counted", p->warm_up, p->steps);
 }
 
 /* Whether the cell's number of experts is what the study meant, so that checks against it make sense. */
@@ -186,6 +195,7 @@ static void check_router(struct moesim_resolver *r, const struct moesim_cell *ce
 void moesim_cell_check(struct moesim_resolver *r, const struct moesim_cell *cell)
 {
     const bool workload = cell->chosen[MOESIM_WORKLOAD]->known, router = cell->chosen[MOESIM_ROUTER]->known;
+    check_warm_up(r, cell);
     if (workload && router)
         check_needs(r, cell, cell->point.router->router->needs);
     if (workload && (!cell->chosen[MOESIM_MODEL]->variant || cell->chosen[MOESIM_MODEL]->known))

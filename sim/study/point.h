@@ -39,6 +39,7 @@ struct moesim_point {
     uint32_t mode, phase; /* enum moesim_mode, enum moesim_phase */
     uint64_t seed;
     uint32_t steps, micro_batches;
+    uint32_t warm_up; /* the first steps, which no figure counts; below steps */
 
     const struct moesim_router_entry *router;
     const void *router_params;

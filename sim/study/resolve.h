@@ -99,10 +99,10 @@ bool moesim_settings_apply(struct moesim_resolver *r, enum moesim_component comp
 
 /* ---- axes ---- */
 
-enum { MOESIM_N_PLAIN = 5 }; /* mode, phase, steps, micro_batches, padding */
+enum { MOESIM_N_PLAIN = 6 }; /* mode, phase, steps, warm_up, micro_batches, padding */
 
 struct moesim_plain {
-    uint32_t mode, phase, steps, micro_batches, padding;
+    uint32_t mode, phase, steps, warm_up, micro_batches, padding;
 };
 extern const struct moesim_param moesim_plain_params[];
 

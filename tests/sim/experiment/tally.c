@@ -35,10 +35,29 @@ static const struct moesim_summary *find(const struct moesim_outcome *o, uint32_
     return NULL;
 }
 
+/* By hand: of the steps 0 .. 4 the first two do not count: mean (3 + 4 + 5) / 3, one window a step from step 2 on. */
+Test(tally, warm_up_is_left_out, .init = set_up, .fini = tear_down)
+{
+    struct moesim_tally t;
+    struct moesim_outcome o = {.arena = arena};
+    bool record[MOESIM_N_METRICS] = {[MOESIM_LOAD_CV] = true};
+    cr_assert_eq(moesim_tally_init(&t, all, 1, 2, 5, 2, arena, &err), MOESIM_OK);
+    for (uint32_t s = 0; s < 5; s++) {
+        moesim_tally_set(&t, MOESIM_LOAD_CV, 0, s, s + 1);
+        moesim_tally_loads(&t, 0, s, (uint64_t[]){s, 10}, (uint64_t[]){s, 9});
+    }
+    cr_assert_eq(moesim_tally_close(&t, record, true, &o, &err), MOESIM_OK);
+    cr_assert(find(&o, MOESIM_LOAD_CV, 0)->value == 4 && find(&o, MOESIM_LOAD_CV, 0)->n == 3);
+    cr_assert(o.n_series == 3 && o.series[0].step == 2 && o.series[0].value == 3);
+    cr_assert(o.n_windows == 3 && o.window[0].first_step == 2 && o.window[2].first_step == 4);
+    cr_assert(o.window[0].assigned[0] == 2 && o.window[2].kept[0] == 4);
+    cr_assert_eq(find(&o, MOESIM_DEAD_EXPERTS, 0)->n, 3);
+}
+
 Test(tally, folds_and_percentiles, .init = set_up, .fini = tear_down)
 {
     struct moesim_tally t;
-    cr_assert_eq(moesim_tally_init(&t, all, 2, 5, 4, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_tally_init(&t, all, 2, 0, 5, 4, arena, &err), MOESIM_OK);
     /* layer 0: 1 2 3 4 10; layer 1: undefined but for 7 in step 2 */
     const double values[] = {1, 2, 3, 4, 10};
     for (uint32_t s = 0; s < 5; s++) {
@@ -74,7 +93,7 @@ Test(tally, measured_and_recorded_metrics_only, .init = set_up, .fini = tear_dow
     bool measure[MOESIM_N_METRICS] = {[MOESIM_MAX_VIO] = true, [MOESIM_LOAD_CV] = true};
     bool record[MOESIM_N_METRICS] = {[MOESIM_MAX_VIO] = true, [MOESIM_LOAD_GINI] = true};
     struct moesim_tally t;
-    cr_assert_eq(moesim_tally_init(&t, measure, 2, 3, 1, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_tally_init(&t, measure, 2, 0, 3, 1, arena, &err), MOESIM_OK);
     for (uint32_t m = 0; m < MOESIM_N_METRICS; m++)
         for (uint32_t s = 0; s < 3; s++)
             moesim_tally_set(&t, m, 1, s, s + 0.5);
@@ -92,7 +111,7 @@ Test(tally, windows_cover_every_step_once, .init = set_up, .fini = tear_down)
 {
     for (uint32_t steps = 1; steps <= 37; steps++) {
         struct moesim_tally t;
-        cr_assert_eq(moesim_tally_init(&t, all, 1, steps, 3, arena, &err), MOESIM_OK);
+        cr_assert_eq(moesim_tally_init(&t, all, 1, 0, steps, 3, arena, &err), MOESIM_OK);
         const uint64_t assigned[] = {1, 2, 0}, kept[] = {1, 1, 0};
         for (uint32_t s = 0; s < steps; s++)
             moesim_tally_loads(&t, 0, s, assigned, kept);
@@ -120,7 +139,7 @@ Test(tally, windows_cover_every_step_once, .init = set_up, .fini = tear_down)
 Test(tally, dead_means_dead_over_a_window, .init = set_up, .fini = tear_down)
 {
     struct moesim_tally t;
-    cr_assert_eq(moesim_tally_init(&t, all, 1, 20, 2, arena, &err), MOESIM_OK); /* 10 windows of 2 steps */
+    cr_assert_eq(moesim_tally_init(&t, all, 1, 0, 20, 2, arena, &err), MOESIM_OK); /* 10 windows of 2 steps */
     const uint64_t both[] = {1, 1}, first[] = {2, 0};
     for (uint32_t s = 0; s < 20; s++)
         moesim_tally_loads(&t, 0, s, s % 4 == 0 ? both : first, first);
