@@ -110,10 +110,11 @@ static double gate_time(const struct moesim_cost_work *work, const struct moesim
 
 enum moesim_status moesim_cost_layer(const struct moesim_plan *plan, const struct moesim_batch *batch,
                                      const struct moesim_placement *placement, const struct moesim_cluster *cluster,
-                                     const struct moesim_model *model, enum moesim_padding padding,
+                                     const struct moesim_model *model, const struct moesim_cost_options *options,
                                      const uint8_t *expert_kind, struct moesim_cost_work *work,
                                      struct moesim_cost *cost, struct moesim_error *err)
 {
+    const enum moesim_padding padding = (enum moesim_padding)options->padding;
     assert(batch->n_devices == work->n_devices && placement->n_experts == plan->n_experts);
     if (plan->n_slots)
         return moesim_fail(

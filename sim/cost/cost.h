@@ -24,6 +24,11 @@ enum moesim_padding { MOESIM_PADDING_NONE, MOESIM_PADDING_CAPACITY, MOESIM_PADDI
 /* Above this many devices traffic is kept between nodes. */
 #define MOESIM_MAX_TRAFFIC_DEVICES 128
 
+/* How a layer is run, apart from where; a field left out is 0, its default. */
+struct moesim_cost_options {
+    uint32_t padding; /* enum moesim_padding */
+};
+
 struct moesim_cost {
     double time_gate_s, time_dispatch_s, time_compute_s, time_combine_s, time_layer_s;
     double bytes_dispatch, bytes_combine;      /* that leave a device, both directions of the exchange apart */
@@ -73,12 +78,10 @@ MOESIM_MUST_CHECK enum moesim_status moesim_cost_work_init(struct moesim_cost_wo
 /* Prices one layer: dispatch and combine by the port bound, experts by the roofline, the gate by its FLOP. `placement`
  * may change between calls within its room. EINVAL for a soft plan. `expert_kind` (NULL = all FFN): the others move no
  * bytes and cost no FLOP. */
-MOESIM_MUST_CHECK enum moesim_status moesim_cost_layer(const struct moesim_plan *plan, const struct moesim_batch *batch,
-                                                       const struct moesim_placement *placement,
-                                                       const struct moesim_cluster *cluster,
-                                                       const struct moesim_model *model, enum moesim_padding padding,
-                                                       const uint8_t *expert_kind, struct moesim_cost_work *work,
-                                                       struct moesim_cost *cost, struct moesim_error *err);
+MOESIM_MUST_CHECK enum moesim_status moesim_cost_layer(
+    const struct moesim_plan *plan, const struct moesim_batch *batch, const struct moesim_placement *placement,
+    const struct moesim_cluster *cluster, const struct moesim_model *model, const struct moesim_cost_options *options,
+    const uint8_t *expert_kind, struct moesim_cost_work *work, struct moesim_cost *cost, struct moesim_error *err);
 
 /* The same FLOP and padding figures without a cluster (its fields become NaN, bytes and times too). `kept` [n_experts]
  * is set to moesim_plan_count's. */

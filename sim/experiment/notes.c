@@ -119,11 +119,12 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
     for (uint32_t i = 0; i < e->n_points; i++) {
         struct experiment_pricing *pricing = &e->pricing[i];
         const struct moesim_point *p = pricing->point;
+        const struct moesim_cost_options options = {.padding = p->padding};
         struct moesim_cost cost;
         if (p->has_cluster) {
             enum moesim_status status =
-                moesim_cost_layer(&e->plan, batch, &pricing->placement[l], &p->cluster, &p->model,
-                                  (enum moesim_padding)p->padding, e->shape.expert_kind, &pricing->work, &cost, err);
+                moesim_cost_layer(&e->plan, batch, &pricing->placement[l], &p->cluster, &p->model, &options,
+                                  e->shape.expert_kind, &pricing->work, &cost, err);
             if (status != MOESIM_OK)
                 return status;
             note_cost(&pricing->tally, l, e->step, batch->n_tokens, &cost);

@@ -168,10 +168,11 @@ Test(cost, soft_plans_are_refused)
 {
     struct scene s;
     struct moesim_error err;
+    const struct moesim_cost_options options = {0};
     init_four(&s, 0);
     s.plan.n_slots = 4;
-    cr_assert_eq(moesim_cost_layer(&s.plan, &s.batch, &s.placement, &s.cluster, &s.model, MOESIM_PADDING_NONE, NULL,
-                                   &s.work, &s.cost, &err),
+    cr_assert_eq(moesim_cost_layer(&s.plan, &s.batch, &s.placement, &s.cluster, &s.model, &options, NULL, &s.work,
+                                   &s.cost, &err),
                  MOESIM_EINVAL);
     scene_finish(&s);
 }

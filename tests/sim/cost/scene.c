@@ -100,7 +100,8 @@ void scene_finish(struct scene *s)
 void scene_price(struct scene *s, enum moesim_padding padding, const uint8_t *expert_kind)
 {
     struct moesim_error err = {""};
-    cr_assert_eq(moesim_cost_layer(&s->plan, &s->batch, &s->placement, &s->cluster, &s->model, padding, expert_kind,
+    const struct moesim_cost_options options = {.padding = padding};
+    cr_assert_eq(moesim_cost_layer(&s->plan, &s->batch, &s->placement, &s->cluster, &s->model, &options, expert_kind,
                                    &s->work, &s->cost, &err),
                  MOESIM_OK, "%s", err.text);
 }
