@@ -7,7 +7,7 @@
 
 #include "cli/message.h"
 #include "routers/table.h"
-#include "sim/cluster/placement.h"
+#include "sim/placement/placement.h"
 #include "sim/models/model.h"
 #include "sim/study/study.h"
 #include "workloads/table.h"

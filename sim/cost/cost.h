@@ -14,7 +14,7 @@
 #include <moesim/status.h>
 
 #include "sim/cluster/cluster.h"
-#include "sim/cluster/placement.h"
+#include "sim/placement/placement.h"
 #include "sim/models/model.h"
 
 /* Which rows the experts compute beyond the kept pairs: none, every slot of the capacity, or full tiles. */

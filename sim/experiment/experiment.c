@@ -177,22 +177,21 @@ static enum moesim_status place_layers(struct moesim_experiment *e, struct exper
                                        struct moesim_error *err)
 {
     const struct moesim_point *p = pricing->point;
-    const uint32_t devices = p->cluster.ep ? p->cluster.ep : moesim_cluster_devices(&p->cluster);
+    const uint32_t devices = moesim_cluster_ep(&p->cluster);
+    const uint32_t room = moesim_placement_room(p->placement, p->placement_params, e->shape.n_experts);
     pricing->placement = moesim_alloc(e->arena, e->n_layers, sizeof *pricing->placement);
     if (!pricing->placement)
         return no_memory(err, p);
-    for (uint32_t l = 0; l < e->n_layers; l++) {
-        struct moesim_placement *placement = &pricing->placement[l];
-        enum moesim_status status =
-            moesim_placement_init(placement, e->shape.n_experts, devices, e->shape.n_experts, e->arena, err);
-        if (status == MOESIM_OK)
-            status = p->placement->place(p->placement_params, NULL, p->seed, l, &p->cluster, placement, err);
-        if (status != MOESIM_OK) {
-            moesim_error_prefix(err, "placement %s", p->placement_spec);
-            return status;
-        }
-    }
-    return MOESIM_OK;
+    enum moesim_status status = MOESIM_OK;
+    for (uint32_t l = 0; l < e->n_layers && status == MOESIM_OK; l++)
+        status = moesim_placement_init(&pricing->placement[l], e->shape.n_experts, devices, room, e->arena, err);
+    if (status != MOESIM_OK)
+        return status;
+    const struct moesim_placement_stats stats = {.n_layers = e->n_layers, .n_experts = e->shape.n_experts};
+    status = p->placement->place(p->placement_params, &stats, p->seed, &p->cluster, pricing->placement, err);
+    if (status != MOESIM_OK)
+        moesim_error_prefix(err, "placement %s", p->placement_spec);
+    return status;
 }
 
 static enum moesim_status create_pricing(struct moesim_experiment *e, struct experiment_pricing *pricing,

@@ -130,28 +130,39 @@ static void check_columns(struct moesim_resolver *r, const struct moesim_cell *c
     }
 }
 
-/* Device of each expert as the placement has it on layer 0; load-aware rules see even loads. NULL when it is refused.
- */
+/* Device of each expert on layer 0 by the point's placement; load-aware rules see even loads. */
+static enum moesim_status place_one_layer(const struct moesim_point *p, struct moesim_arena *arena,
+                                          const uint32_t **expert_device, struct moesim_error *err)
+{
+    const uint32_t n = p->model.experts;
+    struct moesim_placement placement;
+    struct moesim_placement_stats stats;
+    enum moesim_status status = moesim_placement_stats_init(&stats, p->placement->wants, 1, n, arena, err);
+    for (uint32_t e = 0; status == MOESIM_OK && stats.load && e < n; e++)
+        stats.load[e] = 1;
+    if (status == MOESIM_OK)
+        status = moesim_placement_init(&placement, n, moesim_cluster_ep(&p->cluster),
+                                       moesim_placement_room(p->placement, p->placement_params, n), arena, err);
+    if (status == MOESIM_OK)
+        status = p->placement->place(p->placement_params, &stats, 1, &p->cluster, &placement, err);
+    if (status == MOESIM_OK)
+        *expert_device = placement.primary;
+    return status;
+}
+
+/* The same as routers see it: all on one device where there is no cluster or the placement is refused. */
 static const uint32_t *place(struct moesim_resolver *r, const struct moesim_cell *cell, struct moesim_arena *arena)
 {
     const struct moesim_point *p = &cell->point;
-    const uint32_t n = p->model.experts;
-    uint32_t *one_device = moesim_alloc(arena, n, sizeof *one_device);
-    double *loads = moesim_alloc(arena, n, sizeof *loads);
+    const uint32_t *expert_device = moesim_alloc(arena, p->model.experts, sizeof *expert_device);
     if (!p->has_cluster || !p->placement || !cell->chosen[MOESIM_CLUSTER]->known)
-        return one_device;
-
-    struct moesim_placement placement;
+        return expert_device;
     struct moesim_error err;
-    for (uint32_t e = 0; loads && e < n; e++)
-        loads[e] = 1;
-    if (loads &&
-        moesim_placement_init(&placement, n, moesim_cluster_devices(&p->cluster), n, arena, &err) == MOESIM_OK &&
-        p->placement->place(p->placement_params, loads, 1, 0, &p->cluster, &placement, &err) == MOESIM_OK)
-        return placement.primary;
-    moesim_error_prefix(&err, "placement %s", p->placement_spec);
-    note_at(r, cell->chosen[MOESIM_PLACEMENT], NULL, &err);
-    return one_device;
+    if (place_one_layer(p, arena, &expert_device, &err) != MOESIM_OK) {
+        moesim_error_prefix(&err, "placement %s", p->placement_spec);
+        note_at(r, cell->chosen[MOESIM_PLACEMENT], NULL, &err);
+    }
+    return expert_device;
 }
 
 static void check_router(struct moesim_resolver *r, const struct moesim_cell *cell, const uint32_t *expert_device,

@@ -12,7 +12,7 @@
 #include <moesim/workload.h>
 
 #include "sim/cluster/cluster.h"
-#include "sim/cluster/placement.h"
+#include "sim/placement/placement.h"
 #include "sim/cost/cost.h"
 #include "sim/models/model.h"
 #include "sim/study/registry.h"

@@ -1,11 +1,10 @@
 /*
- * Presets, schemas and placements.
+ * Presets and schemas.
  */
 #include <criterion/criterion.h>
 #include <string.h>
 
 #include "sim/cluster/cluster.h"
-#include "sim/cluster/placement.h"
 #include "sim/models/model.h"
 
 TestSuite(machine, .timeout = 60);
@@ -108,56 +107,5 @@ Test(machine, model_schema)
     cr_assert(m.layers == 0 && m.experts == 0 && m.activation == MOESIM_SWIGLU && m.weight_bytes == 2);
     cr_assert_eq(moesim_param_set(moesim_schema_find(model_schema, "activation"), "relu", &m, arena, &err), MOESIM_OK);
     cr_assert_eq(m.activation, MOESIM_RELU_MLP);
-    moesim_arena_destroy(arena);
-}
-
-static void place(const char *rule, uint32_t experts, uint32_t devices, uint64_t seed, uint32_t layer,
-                  struct moesim_placement *placement, struct moesim_arena *arena)
-{
-    struct moesim_error err;
-    struct moesim_cluster cluster = moesim_cluster_find("h100-dgx")->cluster;
-    cluster.devices_per_node = devices;
-    cr_assert_eq(moesim_placement_init(placement, experts, devices, experts, arena, &err), MOESIM_OK);
-    cr_assert_eq(moesim_placement_find(rule)->place(NULL, NULL, seed, layer, &cluster, placement, &err), MOESIM_OK);
-    for (uint32_t e = 0; e < experts; e++) {
-        cr_assert_eq(placement->first[e + 1] - placement->first[e], 1);
-        cr_assert_eq(placement->replica[placement->first[e]], placement->primary[e]);
-        cr_assert_eq(moesim_placement_pick(placement, e, 5), placement->first[e]);
-        cr_assert_lt(placement->primary[e], devices);
-    }
-}
-
-Test(machine, placements)
-{
-    struct moesim_arena *arena = moesim_arena_create(0);
-    struct moesim_placement p, q;
-    const uint32_t contiguous[] = {0, 0, 0, 1, 1, 2, 2, 2, 3, 3}, round_robin[] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1};
-    place("contiguous", 10, 4, 1, 0, &p, arena);
-    cr_assert_arr_eq(p.primary, contiguous, sizeof contiguous);
-    place("round-robin", 10, 4, 1, 0, &p, arena);
-    cr_assert_arr_eq(p.primary, round_robin, sizeof round_robin);
-    place("contiguous", 1, 8, 1, 0, &p, arena);
-    cr_assert_eq(p.primary[0], 0);
-
-    for (uint32_t seed = 0; seed < 20; seed++) {
-        uint32_t count[7] = {0};
-        place("random", 60, 7, seed, seed % 3, &p, arena);
-        for (uint32_t e = 0; e < 60; e++)
-            count[p.primary[e]]++;
-        for (uint32_t d = 0; d < 7; d++)
-            cr_assert(count[d] == 8 || count[d] == 9);
-        place("random", 60, 7, seed, seed % 3, &q, arena);
-        cr_assert_arr_eq(p.primary, q.primary, 60 * sizeof *p.primary);
-        place("random", 60, 7, seed + 1, seed % 3, &q, arena);
-        cr_assert_arr_neq(p.primary, q.primary, 60 * sizeof *p.primary);
-        place("random", 60, 7, seed, seed % 3 + 1, &q, arena);
-        cr_assert_arr_neq(p.primary, q.primary, 60 * sizeof *p.primary);
-    }
-    cr_assert_null(moesim_placement_find("lpt"));
-
-    uint32_t first[] = {0, 3}, replica[] = {4, 5, 6};
-    const struct moesim_placement three = {.n_experts = 1, .first = first, .replica = replica};
-    for (uint32_t t = 0; t < 9; t++)
-        cr_assert_eq(moesim_placement_pick(&three, 0, t), t % 3);
     moesim_arena_destroy(arena);
 }

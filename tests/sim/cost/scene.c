@@ -88,7 +88,8 @@ void scene_init(struct scene *s, const struct moesim_cluster *cluster, uint32_t 
     moesim_plan_reset(&s->plan, &s->batch);
     fill_plan(s, k, expert);
     cr_assert_eq(moesim_placement_init(&s->placement, n_experts, ep, 2 * n_experts, s->arena, &err), MOESIM_OK);
-    cr_assert_eq(moesim_placement_find("contiguous")->place(NULL, NULL, 1, 0, cluster, &s->placement, &err), MOESIM_OK);
+    const struct moesim_placement_stats stats = {.n_layers = 1, .n_experts = n_experts};
+    cr_assert_eq(moesim_placement_find("contiguous")->place(NULL, &stats, 1, cluster, &s->placement, &err), MOESIM_OK);
     cr_assert_eq(moesim_cost_work_init(&s->work, cluster, &s->placement, s->arena, &err), MOESIM_OK);
 }
 

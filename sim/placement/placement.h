@@ -1,0 +1,113 @@
+/*
+ * Placement: which devices hold which expert, and how a token picks among replicas.
+ */
+#ifndef MOESIM_SIM_PLACEMENT_H
+#define MOESIM_SIM_PLACEMENT_H
+
+#include <stdint.h>
+
+#include <moesim/arena.h>
+#include <moesim/param.h>
+#include <moesim/status.h>
+
+#include "sim/cluster/cluster.h"
+
+/* The physical experts of one EP group, slot by slot, and the same by expert. The devices are those of one EP group,
+ * 0 .. n_devices - 1: a token on EP group x uses device x * n_devices + replica[r], its own group's copy. */
+struct moesim_placement {
+    uint32_t n_experts, n_devices;
+    uint32_t max_replicas; /* room for physical experts of one EP group */
+    uint32_t *device_slot; /* [n_devices + 1] slots of device d: device_slot[d] .. device_slot[d + 1] - 1 */
+    uint32_t *expert;      /* [max_replicas] the expert in each slot */
+    uint32_t *first;       /* [n_experts + 1] replicas of expert e: first[e] .. first[e + 1] - 1; at least one */
+    uint32_t *replica;     /* [max_replicas] device of each replica, by expert, then slot */
+    uint32_t *primary;     /* [n_experts] device of the first replica, as routers see it */
+};
+
+/* What a rule may look at. */
+enum moesim_placement_wants {
+    MOESIM_WANTS_LOAD = 1,
+    MOESIM_WANTS_TOGETHER = 2,
+    MOESIM_WANTS_NEXT = 4,
+};
+
+/* What is known of the routing, per layer; a rule finds at least what it wants, the rest may be NULL. */
+struct moesim_placement_stats {
+    uint32_t n_layers, n_experts;
+    double *load;     /* [n_layers][n_experts] pairs */
+    double *together; /* [n_layers][n_experts][n_experts] tokens that chose both, symmetric; the diagonal is not read */
+    double *next;     /* [n_layers - 1][n_experts][n_experts] tokens from first choice in l to first choice in l + 1 */
+};
+
+/* A rule that makes placements; the presets of `list placements`. */
+struct moesim_placement_rule {
+    const char *name, *summary, *reference;
+    const struct moesim_param *params;
+    size_t params_size;
+    uint32_t wants; /* bits of enum moesim_placement_wants; 0 = the same whatever the load */
+    /* Fills the placements of stats->n_layers layers, each with room for moesim_placement_room and the devices of one
+     * EP group. EINVAL says which numbers do not fit. */
+    enum moesim_status (*place)(const void *params, const struct moesim_placement_stats *stats, uint64_t seed,
+                                const struct moesim_cluster *cluster, struct moesim_placement *placement,
+                                struct moesim_error *err);
+};
+extern const struct moesim_placement_rule *const moesim_placement_rules[]; /* NULL-terminated */
+const struct moesim_placement_rule *moesim_placement_find(const char *name);
+
+/* What load-aware rules share: the first field, `fit`, of their parameters. */
+struct moesim_placement_fit {
+    const char *from;   /* where a run gets the loads: warm-up, oracle or a file, .npy [E] or [L,E] */
+    uint32_t fit_steps; /* steps of the warm-up */
+    uint32_t every;     /* steps between re-placements, 0 = never */
+    uint32_t window;    /* past steps a re-placement looks at, 0 = `every` */
+    uint32_t redundant; /* physical experts of an EP group beyond one copy of each; 0 where a rule has no such key */
+};
+#define MOESIM_PLACEMENT_FIT_PARAMS(struct_type)                                                                       \
+    MOESIM_PARAM_IN(struct_type, fit, from, "warm-up", 0, 0,                                                           \
+                    "where loads come from: warm-up, oracle (the steps themselves) or FILE.npy [E] or [L,E]"),         \
+        MOESIM_PARAM_IN(struct_type, fit, fit_steps, "10", 1, 1e6, "steps of the warm-up, left out of the metrics"),   \
+        MOESIM_PARAM_IN(struct_type, fit, every, "0", 0, 1e6, "steps between re-placements; 0 = never"),               \
+        MOESIM_PARAM_IN(struct_type, fit, window, "0", 0, 1e6,                                                         \
+                        "past steps whose loads a re-placement uses; 0 = as many as `every`")
+
+/* The shared parameters of a load-aware rule, NULL for the others. */
+static inline const struct moesim_placement_fit *moesim_placement_fit(const struct moesim_placement_rule *rule,
+                                                                      const void *params)
+{
+    return rule->wants ? params : NULL;
+}
+
+/* Physical experts of one EP group that the rule places. */
+static inline uint32_t moesim_placement_room(const struct moesim_placement_rule *rule, const void *params,
+                                             uint32_t n_experts)
+{
+    return rule->wants ? n_experts + moesim_placement_fit(rule, params)->redundant : n_experts;
+}
+
+/* Zeroed statistics of the kinds in `wants`, from the arena. */
+MOESIM_MUST_CHECK enum moesim_status moesim_placement_stats_init(struct moesim_placement_stats *stats, uint32_t wants,
+                                                                 uint32_t n_layers, uint32_t n_experts,
+                                                                 struct moesim_arena *arena, struct moesim_error *err);
+
+/* Room for n_experts with up to max_replicas physical experts in all over the n_devices of one EP group
+ * (moesim_cluster_ep). A rule fills it. */
+MOESIM_MUST_CHECK enum moesim_status moesim_placement_init(struct moesim_placement *placement, uint32_t n_experts,
+                                                           uint32_t n_devices, uint32_t max_replicas,
+                                                           struct moesim_arena *arena, struct moesim_error *err);
+
+/* For rules: fills the view by expert from the slots (device_slot, expert). Every expert must be in a slot. */
+void moesim_placement_index(struct moesim_placement *placement);
+
+/* For rules: one copy of every expert, on the device already in `primary`; a device's slots are in order of expert. */
+void moesim_placement_single(struct moesim_placement *placement);
+
+/* The replica (index into placement->replica) that serves a token: number token mod n of the expert's n replicas,
+ * vLLM's rule (PR 24573). */
+static inline uint32_t moesim_placement_pick(const struct moesim_placement *placement, uint32_t expert, uint32_t token)
+{
+    const uint32_t first = placement->first[expert];
+    const uint32_t n = placement->first[expert + 1] - first;
+    return n == 1 ? first : first + token % n;
+}
+
+#endif
