@@ -34,7 +34,7 @@ static bool uses(const struct token_choice *c, uint32_t token, uint32_t expert)
 static void limit_to_groups(const struct token_choice *c, uint32_t refused, float *values, float *scratch)
 {
     const uint32_t n_experts = c->scratch->n_experts, n_groups = c->p->n_groups, size = n_experts / n_groups;
-    uint32_t *kept = (uint32_t *)(scratch + n_groups + n_experts), j = 0;
+    uint32_t *kept = (uint32_t *)(scratch + rows_groups_scratch(n_experts, n_groups)), j = 0;
     const struct rows_select select = token_choice_select(c);
     if (c->p->topk_groups > 0)
         moesim_rows()->keep_groups(&select, values, scratch, kept);

@@ -98,6 +98,47 @@ Test(kernels_elementary, scores)
     }
 }
 
+#ifdef MOESIM_HAVE_AVX2
+enum { MOST = 70, MOST_K = 20 };
+
+/* What one build makes of eight rows of n values. */
+struct built {
+    uint32_t expert[8 * MOST_K];
+    float score[8 * MOST_K], out[4 * MOST];
+    double sum[2 * MOST], size, squares;
+};
+
+static void build_all(const struct rows_kernels *rows, struct rows_select select, const float *x, struct built *b)
+{
+    static float values[8 * (MOST + 2 * MOST) + MOST];
+    const uint32_t n = select.n;
+    const float *row[8];
+    uint32_t *expert[8];
+    float *score[8];
+    memset(b, 0, sizeof *b);
+    for (uint32_t l = 0; l < 8; l++) {
+        row[l] = x + l * n;
+        expert[l] = b->expert + l * select.k;
+        score[l] = b->score + l * select.k;
+    }
+    if (select.sum) {
+        select.sum = b->sum;
+        select.squares = &b->squares;
+    }
+    rows->select(&select, row, values, expert, score);
+    rows->scores(select.score, x, n, b->out);
+    rows->add_scores(select.score, b->out, n, b->sum + MOST);
+    rows->softplus(x, n, b->out + n);
+    rows->normal_cdf(x, n, b->out + 2 * n);
+    for (uint32_t j = 0; j < n; j++)
+        b->out[3 * n + j] = rows->exp(x[j]);
+    b->size = rows->size(x, n);
+    for (uint32_t j = 0; j < 4 * n; j++)
+        b->out[j] = isnan(b->out[j]) ? 99 : b->out[j]; /* the sign of a NaN is free */
+    b->size = isnan(b->size) ? 99 : b->size;
+}
+#endif
+
 /* Rows of random numbers, ties and hostile values: the build for AVX2 has the bits of the one without. */
 Test(kernels_elementary, both_builds_have_equal_bits)
 {
@@ -105,51 +146,91 @@ Test(kernels_elementary, both_builds_have_equal_bits)
     if (!__builtin_cpu_supports("avx2"))
         cr_skip("no AVX2 here");
     static const float odd[] = {NAN, INFINITY, -INFINITY, 1e38f, -1e38f, 0, 88, -88};
-    const struct rows_kernels *build[] = {&moesim_rows_baseline, &moesim_rows_avx2};
-    enum { MOST = 70 };
-    static float x[8 * MOST], values[8 * MOST], bias[MOST];
+    static float x[8 * MOST], bias[MOST];
+    static struct built built[2];
     for (uint32_t i = 0; i < 4000; i++) {
         const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST + 1};
-        const uint32_t n = 1 + moesim_random_below(&d, 0, MOST - 1),
-                       k = 1 + moesim_random_below(&d, 1, n < 20 ? n : 20);
-        const struct rows_select select = {.score = (enum moesim_score)(i % 4),
-                                           .want_score = i % 3 > 0,
-                                           .n = n,
-                                           .k = k,
-                                           .bias = i % 5 == 0 ? bias : NULL,
-                                           .by_score = i % 5 == 0 || i % 4 == MOESIM_RELU};
+        const uint32_t n_groups = i % 7 == 0 ? 1 + moesim_random_below(&d, 2, 11) : 1;
+        const uint32_t n = (1 + moesim_random_below(&d, 0, MOST / n_groups - 1)) * n_groups;
+        const uint32_t kept = n_groups > 1 ? 1 + moesim_random_below(&d, 3, n_groups) : 1, most = n / n_groups * kept;
+        const bool by_score = i % 5 == 0 || i % 4 == MOESIM_RELU || n_groups > 1;
+        struct rows_select select = {.score = (enum moesim_score)(i % 4),
+                                     .want_score = i % 3 > 0,
+                                     .n = n,
+                                     .k = 1 + moesim_random_below(&d, 1, most < MOST_K ? most : MOST_K),
+                                     .bias = i % 5 == 0 ? bias : NULL,
+                                     .by_score = by_score,
+                                     .sum = i % 2 ? built->sum : NULL,
+                                     .n_groups = n_groups,
+                                     .topk_groups = kept,
+                                     .group_score = (enum moesim_group_score)(i % 3)};
+        if (select.group_score == MOESIM_GROUP_TOPK && select.k < kept)
+            select.group_score = MOESIM_GROUP_MAX;
         moesim_random_normals(&d, 100, 8 * n, x);
         moesim_random_normals(&d, 5000, n, bias);
         for (uint32_t j = 0; i % 2 && j < 8 * n; j++)
             if (moesim_random_below(&d, 10000 + j, 8) == 0)
                 x[j] = odd[moesim_random_below(&d, 20000 + j, 8)];
-        static uint32_t expert[2][8 * 20];
-        static float score[2][8 * 20], out[2][4 * MOST];
-        memset(score, 0, sizeof score);
-        for (int b = 0; b < 2; b++) {
-            const float *row[8];
-            uint32_t *to[8];
-            float *score_to[8];
-            for (uint32_t l = 0; l < 8; l++) {
-                row[l] = x + l * n;
-                to[l] = expert[b] + l * k;
-                score_to[l] = score[b] + l * k;
-            }
-            build[b]->select(&select, row, values, to, score_to);
-            build[b]->scores(select.score, x, n, out[b]);
-            build[b]->softplus(x, n, out[b] + n);
-            build[b]->normal_cdf(x, n, out[b] + 2 * n);
-            for (uint32_t j = 0; j < n; j++)
-                out[b][3 * n + j] = build[b]->exp(x[j]);
-            for (uint32_t j = 0; j < 4 * n; j++)
-                out[b][j] = isnan(out[b][j]) ? 99 : out[b][j]; /* the sign of a NaN is free */
-        }
-        cr_assert_arr_eq(expert[0], expert[1], 8 * k * sizeof **expert, "case %u", i);
-        cr_assert_arr_eq(score[0], score[1], 8 * k * sizeof **score, "case %u", i);
-        cr_assert_arr_eq(out[0], out[1], 4 * n * sizeof **out, "case %u", i);
-        cr_assert_eq(build[0]->sum(bias, n), build[1]->sum(bias, n));
+        build_all(&moesim_rows_baseline, select, x, &built[0]);
+        build_all(&moesim_rows_avx2, select, x, &built[1]);
+        cr_assert_arr_eq(&built[0], &built[1], sizeof *built, "case %u", i);
+        cr_assert_eq(moesim_rows_baseline.sum(bias, n), moesim_rows_avx2.sum(bias, n));
     }
 #else
     cr_skip("one build only");
 #endif
+}
+
+/* Scores and sizes of rows added up by the eight, against one row at a time in double; rows that are repeated to fill
+ * up the eight count once. */
+Test(kernels_elementary, sums_over_rows)
+{
+    enum { N = 37, K = 3 };
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -1e38f, -88};
+    static float x[8 * N], values[9 * N], score[8 * K];
+    static uint32_t chosen[8 * K];
+    for (uint32_t i = 0; i < 400; i++) {
+        const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST + 2};
+        const enum moesim_score f = (enum moesim_score)(i % 4);
+        const uint32_t n_rows = 1 + i % 8;
+        double sum[N] = {0}, squares = 0, expected[N] = {0}, expected_squares = 0;
+        const struct rows_select select = {.score = f,
+                                           .n = N,
+                                           .k = K,
+                                           .by_score = i % 3 == 0 || f == MOESIM_RELU,
+                                           .sum = sum,
+                                           .squares = f == MOESIM_SOFTMAX ? &squares : NULL};
+        const float *row[8];
+        uint32_t *expert[8];
+        float *to[8];
+        moesim_random_normals(&d, 0, 8 * N, x);
+        for (uint32_t j = 0; i % 5 == 0 && j < 8 * N; j++)
+            if (moesim_random_below(&d, 1000 + j, 20) == 0)
+                x[j] = odd[moesim_random_below(&d, 2000 + j, 6)];
+        for (uint32_t l = 0; l < 8; l++) {
+            const uint32_t own = l < n_rows ? l : n_rows - 1;
+            row[l] = x + own * N;
+            expert[l] = chosen + own * K;
+            to[l] = score + own * K;
+        }
+        moesim_rows_baseline.select(&select, row, values, expert, to); /* that of AVX2 has equal bits */
+        for (uint32_t l = 0; l < n_rows; l++) {
+            float s[N];
+            double total = 0, size = 0, max = -INFINITY;
+            moesim_scores(f, row[l], N, 1, N, s);
+            for (int e = 0; e < N; e++) {
+                total += isnan(s[e]) ? 0 : s[e];
+                max = isfinite(row[l][e]) ? fmax(max, row[l][e]) : max;
+            }
+            for (int e = 0; e < N; e++) {
+                const bool shared = f == MOESIM_SIGMOID || f == MOESIM_SQRT_SOFTPLUS;
+                expected[e] += isnan(s[e]) || total == 0 ? 0 : shared ? s[e] / total : s[e];
+                size += isfinite(row[l][e]) ? exp(row[l][e] - max) : 0;
+            }
+            expected_squares += size > 0 ? (max + log(size)) * (max + log(size)) : 0;
+        }
+        for (int e = 0; e < N; e++)
+            cr_assert_float_eq(sum[e], expected[e], 1e-6 * (1 + expected[e]), "case %u, expert %d", i, e);
+        cr_assert(!select.squares || fabs(squares - expected_squares) <= 1e-6 * (1 + expected_squares), "case %u", i);
+    }
 }

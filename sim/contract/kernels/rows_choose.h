@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The k best of each of eight rows, among all columns or by groups of them, for the two builds of rows.c.
+ */
+#ifndef MOESIM_KERNELS_ROWS_CHOOSE_H
+#define MOESIM_KERNELS_ROWS_CHOOSE_H
+
+#include <math.h>
+#include <string.h>
+
+#include "sim/contract/kernels/lanes.h"
+#include "sim/contract/kernels/rows.h"
+
+#define BLOCK_K 16 /* most choices the eight-row path keeps in registers and stack */
+
+/* One row, any k, any values. */
+static void choose_row(const float *v, uint32_t n, uint32_t k, uint32_t *expert)
+{
+    uint32_t count = 0;
+    if (rows_any_finite(v, n)) {
+        for (uint32_t e = 0; e < n; e++) {
+            const float x = v[e];
+            if (x != x || (count == k && !(x > v[expert[k - 1]])))
+                continue;
+            uint32_t c = count < k ? count++ : k - 1;
+            for (; c > 0 && x > v[expert[c - 1]]; c--)
+                expert[c] = expert[c - 1];
+            expert[c] = e;
+        }
+    }
+    for (; count < k; count++)
+        expert[count] = MOESIM_NO_EXPERT;
+}
+
+static inline void transpose8(v8f r[8])
+{
+    v8f t[8], u[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        u[i + 1] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        u[i + 2] = __builtin_shufflevector(t[i + 1], t[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+        u[i + 3] = __builtin_shufflevector(t[i + 1], t[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        r[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+/* The best k of each lane so far, best first; an equal value never displaces an earlier one. */
+struct best {
+    v8f top[BLOCK_K];
+    v8i id[BLOCK_K];
+};
+
+static inline __attribute__((always_inline)) void best_insert(struct best *b, const uint32_t k, v8f x, v8i expert)
+{
+    v8i here = x > b->top[k - 1];
+    if (k > 2 && !any(here))
+        return;
+    for (uint32_t c = k - 1; c > 0; c--) {
+        const v8i above = x > b->top[c - 1];
+        b->id[c] = pick_id(above, b->id[c - 1], pick_id(here, expert, b->id[c]));
+        b->top[c] = larger(smaller(x, b->top[c - 1]), b->top[c]);
+        here = above;
+    }
+    b->id[0] = pick_id(here, expert, b->id[0]);
+    b->top[0] = larger(x, b->top[0]);
+}
+
+static inline v8i splat_id(int32_t i)
+{
+    return (v8i){i, i, i, i, i, i, i, i};
+}
+
+/* Chooses in eight rows at once. Right for rows of finite values; any other row may come out wrong. */
+static inline __attribute__((always_inline)) void choose8(const float *const v[8], uint32_t n, const uint32_t k,
+                                                          uint32_t *const expert[8])
+{
+    struct best b;
+    v8f x[8];
+    v8i id = splat_id(0);
+    for (uint32_t c = 0; c < k; c++) {
+        b.top[c] = splat(-INFINITY);
+        b.id[c] = splat_id(-1);
+    }
+    uint32_t e = 0;
+    for (; e + 8 <= n; e += 8) {
+        for (int l = 0; l < 8; l++)
+            x[l] = load8(v[l] + e);
+        transpose8(x);
+        for (int j = 0; j < 8; j++)
+            best_insert(&b, k, x[j], id + j);
+        id += 8;
+    }
+    if (e < n) {
+        for (int l = 0; l < 8; l++)
+            x[l] = load_tail(v[l] + e, n - e);
+        transpose8(x);
+        for (uint32_t j = 0; j < n - e; j++)
+            best_insert(&b, k, x[j], id + (int32_t)j);
+    }
+    for (uint32_t c = 0; c < k; c++)
+        for (int l = 0; l < 8; l++)
+            expert[l][c] = (uint32_t)b.id[c][l];
+}
+
+/* Whether the row has NaN or infinities. */
+static bool is_odd(const float *row, uint32_t n)
+{
+    v8f zero = splat(0.0f);
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        zero += load8(row + i) * splat(0.0f);
+    for (; i < n; i++)
+        zero[0] += row[i] * 0.0f;
+    const v8i clean = zero == splat(0.0f);
+    return any(~clean);
+}
+
+static void choose(const float *const v[8], uint32_t n, uint32_t k, uint32_t *const expert[8])
+{
+    switch (k) {
+    case 1:
+        choose8(v, n, 1, expert);
+        break;
+    case 2:
+        choose8(v, n, 2, expert);
+        break;
+    case 4:
+        choose8(v, n, 4, expert);
+        break;
+    case 8:
+        choose8(v, n, 8, expert);
+        break;
+    default:
+        if (k <= BLOCK_K)
+            choose8(v, n, k, expert);
+    }
+    for (int l = 0; l < 8; l++)
+        if (k > BLOCK_K || is_odd(v[l], n))
+            choose_row(v[l], n, k, expert[l]);
+}
+
+/* ---- groups of experts ---- */
+
+/* The two largest of each lane so far; -inf where there are none. NaN takes no part. */
+struct best_two {
+    v8f first, second;
+};
+
+static inline struct best_two keep_two(struct best_two b, v8f x)
+{
+    const v8i above = x > b.first;
+    b.second = pick(above, b.first, pick(x > b.second, x, b.second));
+    b.first = pick(above, x, b.first);
+    return b;
+}
+
+/* The two largest of eight groups' values each, a lane for each group. */
+static inline struct best_two best_two_of(const float *values, uint32_t size, uint32_t n_groups)
+{
+    v8f first[8], second[8];
+    struct best_two b = {splat(-INFINITY), splat(-INFINITY)}, all = b;
+    for (uint32_t g = 0; g < 8; g++) {
+        const float *v = values + (size_t)(g < n_groups ? g : 0) * size;
+        struct best_two own = b;
+        for (uint32_t i = 0; i < size; i += 8)
+            own = keep_two(own, size - i >= 8 ? load8(v + i) : load_tail(v + i, size - i));
+        first[g] = own.first;
+        second[g] = own.second;
+    }
+    transpose8(first);
+    transpose8(second);
+    for (int i = 0; i < 8; i++)
+        all = keep_two(keep_two(all, first[i]), second[i]);
+    return all;
+}
+
+/* The sum of the n best of a group, fewer where fewer are numbers; -inf where none is. `best` is [n]. */
+static float sum_best(const float *v, uint32_t size, uint32_t n, uint32_t *best)
+{
+    float sum = -INFINITY;
+    choose_row(v, size, n, best);
+    for (uint32_t c = 0; c < n && best[c] != MOESIM_NO_EXPERT; c++)
+        sum = c == 0 ? v[best[c]] : sum + v[best[c]];
+    return sum;
+}
+
+/* score[n_groups]: NaN for a group without a number, which is never kept; no more than the largest number. `best` is
+ * [n]. */
+static void score_groups(const struct rows_select *s, const float *values, uint32_t *best, float *score)
+{
+    const uint32_t size = s->n / s->n_groups;
+    for (uint32_t g = 0; g < s->n_groups; g += 8) {
+        const uint32_t n = s->n_groups - g < 8 ? s->n_groups - g : 8;
+        v8f x;
+        if (s->group_score == MOESIM_GROUP_TOPK) {
+            x = splat(-INFINITY);
+            for (uint32_t i = 0; i < n; i++)
+                x[i] = sum_best(values + (size_t)(g + i) * size, size, s->k / s->topk_groups, best);
+        } else {
+            const struct best_two two = best_two_of(values + (size_t)g * size, size, n);
+            const v8i both = two.second > splat(-INFINITY);
+            x = s->group_score == MOESIM_GROUP_TOP2 ? pick(both, two.first + two.second, two.first) : two.first;
+        }
+        x = pick(x > splat(FLT_MAX), splat(FLT_MAX), x);
+        x = pick(x == splat(-INFINITY), splat(NAN), x);
+        memcpy(score + g, &x, n * sizeof *score);
+    }
+}
+
+/* The kept groups of eight rows of values, by rising id; MOESIM_NO_EXPERT where there are fewer. */
+static void keep_groups8(const struct rows_select *s, const float *const values[8], float *scratch,
+                         uint32_t *const kept[8])
+{
+    const uint32_t n = s->n_groups, n_kept = s->topk_groups;
+    const float *score[8];
+    uint8_t *keep = (uint8_t *)(scratch + 8 * (size_t)n);
+    for (uint32_t l = 0; l < 8; l++) {
+        score[l] = scratch + l * (size_t)n;
+        score_groups(s, values[l], (uint32_t *)(scratch + 8 * (size_t)n), scratch + l * (size_t)n);
+    }
+    choose(score, n, n_kept, kept);
+    for (uint32_t l = 0; l < 8; l++) {
+        memset(keep, 0, n);
+        for (uint32_t i = 0; i < n_kept; i++)
+            if (kept[l][i] != MOESIM_NO_EXPERT)
+                keep[kept[l][i]] = 1;
+        uint32_t n_sorted = 0;
+        for (uint32_t g = 0; n_sorted < n_kept && g < n; g++) {
+            kept[l][n_sorted] = g;
+            n_sorted += keep[g];
+        }
+        for (; n_sorted < n_kept; n_sorted++)
+            kept[l][n_sorted] = MOESIM_NO_EXPERT;
+    }
+}
+
+/* Whether this lane and those after it are spare: they repeat the one before. */
+static inline bool repeats(uint32_t *const expert[8], uint32_t l)
+{
+    return l > 0 && expert[l] == expert[l - 1];
+}
+
+/* The k best experts of the kept groups: their values move to the front of the row, in order, so that ties still go to
+ * the lower id. A row with fewer groups than asked for is filled up with NaN, which is never chosen. */
+static void choose_in_kept_groups(const struct rows_select *s, float *values, uint32_t *const expert[8])
+{
+    const uint32_t size = s->n / s->n_groups, n = s->topk_groups * size;
+    float *scratch = values + 8 * (size_t)s->n;
+    const float *v[8];
+    uint32_t *kept[8];
+    for (uint32_t l = 0; l < 8; l++) {
+        v[l] = values + l * (size_t)s->n;
+        kept[l] = (uint32_t *)(scratch + 8 * (size_t)s->n_groups + s->n) + l * (size_t)s->n_groups;
+    }
+    keep_groups8(s, v, scratch, kept);
+    for (uint32_t l = 0; l < 8; l++) {
+        float *own = values + l * (size_t)s->n;
+        for (uint32_t j = 0; j < s->topk_groups; j++) {
+            if (kept[l][j] != MOESIM_NO_EXPERT && kept[l][j] != j)
+                memcpy(own + j * size, own + kept[l][j] * size, size * sizeof *own);
+            for (uint32_t e = j * size; kept[l][j] == MOESIM_NO_EXPERT && e < n; e++)
+                own[e] = NAN;
+        }
+    }
+    choose(v, n, s->k, expert);
+    for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++)
+        for (uint32_t c = 0; c < s->k; c++) {
+            const uint32_t place = expert[l][c], j = place / size;
+            if (place != MOESIM_NO_EXPERT)
+                expert[l][c] = place + (kept[l][j] - j) * size;
+        }
+}
+
+/* k / n_groups experts of every group, then all of them best first. */
+static void choose_in_every_group(const struct rows_select *s, const float *values, uint32_t *const expert[8])
+{
+    const uint32_t size = s->n / s->n_groups, own_k = s->k / s->n_groups;
+    for (uint32_t g = 0; g < s->n_groups; g++) {
+        const float *v[8];
+        uint32_t *out[8];
+        for (uint32_t l = 0; l < 8; l++) {
+            v[l] = values + l * (size_t)s->n + g * size;
+            out[l] = expert[l] + g * own_k;
+        }
+        choose(v, size, own_k, out);
+        for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++)
+            for (uint32_t c = 0; c < own_k; c++)
+                out[l][c] += out[l][c] != MOESIM_NO_EXPERT ? g * size : 0;
+    }
+    for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++) {
+        const float *v = values + l * (size_t)s->n;
+        for (uint32_t i = 1; i < s->k; i++) {
+            const uint32_t moved = expert[l][i];
+            uint32_t j = i;
+            for (; j > 0 && moved != MOESIM_NO_EXPERT &&
+                   (expert[l][j - 1] == MOESIM_NO_EXPERT || v[moved] > v[expert[l][j - 1]]);
+                 j--)
+                expert[l][j] = expert[l][j - 1];
+            expert[l][j] = moved;
+        }
+    }
+}
+
+#endif
