@@ -34,12 +34,12 @@ int isolate_call(const struct cli_call *call, const char *plugin, const char *ou
     while (waitpid(pid, &ended, 0) < 0 && errno == EINTR)
         if (stop_signal())
             kill(pid, SIGKILL);
+    char end[96], temporary[4096];
+    if (output && cli_file_temporary(output, (long)pid, temporary, sizeof temporary))
+        unlink(temporary); /* where all went well it has its own name now */
     int exit = WIFEXITED(ended) ? WEXITSTATUS(ended) - ISOLATED_EXIT : -1;
     if ((exit >= CLI_DONE && exit <= CLI_THRESHOLD) || exit == CLI_INTERRUPTED || exit == CLI_TERMINATED)
         return exit;
-    char end[96], temporary[4096];
-    if (output && cli_file_temporary(output, (long)pid, temporary, sizeof temporary))
-        unlink(temporary);
     if (stop_signal())
         return stop_exit();
     return cli_fail(CLI_SOME_FAILED, "the process that ran plugin %s %s%s", plugin, process_end(ended, end),

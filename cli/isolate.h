@@ -10,7 +10,7 @@
 #define ISOLATED_EXIT 64
 
 /* Runs the same call in a child with our own stdin, stdout and stderr, and returns its exit status. When the child
- * dies, says so, names `plugin`, and removes the temporary file the child was writing for `output` (NULL = none). */
+ * dies, says so and names `plugin`. Removes the temporary file the child was writing for `output` (NULL = none). */
 int isolate_call(const struct cli_call *call, const char *plugin, const char *output);
 
 #endif

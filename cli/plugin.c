@@ -4,12 +4,14 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fenv.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <moesim/arena.h>
@@ -22,6 +24,8 @@
 #include "cli/verbs.h"
 
 #define PROBE_SECONDS 10
+/* The child's exit status when it opened the file: a plugin that calls exit() must not be taken for a good one. */
+#define PROBE_OPENED 42
 
 static enum moesim_status refuse(const char *path, struct moesim_error *err, const char *format, ...)
     MOESIM_PRINTF(3, 4);
@@ -42,12 +46,36 @@ static bool is_name(const char *name)
     return n >= 1 && n <= 64 && strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == n;
 }
 
-/* The schema must accept its own defaults. */
+/* What is wrong with a parameter's row, or NULL. */
+static const char *row_fault(const struct moesim_param *row, size_t params_size)
+{
+    static const size_t sizes[] = {sizeof(uint32_t),     sizeof(uint64_t), sizeof(double),      sizeof(bool),
+                                   sizeof(const char *), sizeof(uint32_t), sizeof(const char *)};
+    if (row->type >= sizeof sizes / sizeof *sizes)
+        return "is of a type that this moesim does not know; rebuild it";
+    if (row->offset > params_size || params_size - row->offset < sizes[row->type])
+        return "lies outside its struct of parameters";
+    if (!row->def)
+        return "has no default";
+    if (row->type == MOESIM_TYPE_CHOICE && !row->choices)
+        return "has no words to choose from";
+    return NULL;
+}
+
+/* The schema must make sense and accept its own defaults. */
 static enum moesim_status check_schema(const char *path, const struct moesim_router *router, struct moesim_error *err)
 {
     if (router->params && router->param_size < sizeof(struct moesim_param))
         return refuse(path, err, "its parameter rows have %u bytes, %zu are needed; rebuild it", router->param_size,
                       sizeof(struct moesim_param));
+    const struct moesim_param *row;
+    for (uint32_t i = 0; (row = moesim_schema_row(moesim_router_schema(router), i)); i++) {
+        if (!is_name(row->key))
+            return refuse(path, err, "its parameter %u needs a name of letters, digits, '_', '.' and '-'", i + 1);
+        const char *wrong = row_fault(row, router->params_size);
+        if (wrong)
+            return refuse(path, err, "its parameter %s %s", row->key, wrong);
+    }
     struct moesim_arena *arena = moesim_arena_create(1 << 24);
     void *params = arena ? moesim_alloc(arena, 1, router->params_size) : NULL;
     struct moesim_error why = {"memory is exhausted"};
@@ -75,6 +103,27 @@ static enum moesim_status check_router(const char *path, const struct moesim_rou
     return check_schema(path, router, err);
 }
 
+/* Loading runs code of the plugin: its constructors, and what -ffast-math links, which makes tiny numbers 0. What they
+ * print is no result, and the arithmetic of the other runs stays as it was. */
+static void *load(const char *path)
+{
+    fenv_t arithmetic;
+    const bool kept = fegetenv(&arithmetic) == 0;
+    fflush(stdout);
+    const int results = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 100);
+    if (results >= 0)
+        dup2(STDERR_FILENO, STDOUT_FILENO);
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    fflush(stdout);
+    if (results >= 0) {
+        dup2(results, STDOUT_FILENO);
+        close(results);
+    }
+    if (kept)
+        fesetenv(&arithmetic);
+    return handle;
+}
+
 /* Opens in this process. The handle is kept for ever: the registry points into it. */
 static enum moesim_status open_here(const char *path, const struct moesim_router **router, struct moesim_error *err)
 {
@@ -86,7 +135,7 @@ static enum moesim_status open_here(const char *path, const struct moesim_router
     char *absolute = realpath(path, NULL); /* a name without '/' would be searched for in the system's folders */
     if (!absolute)
         return refuse(path, err, "%s", strerror(errno));
-    void *handle = dlopen(absolute, RTLD_NOW | RTLD_LOCAL);
+    void *handle = load(absolute);
     free(absolute);
     if (!handle) {
         const char *why = dlerror();
@@ -131,11 +180,14 @@ static enum moesim_status probe(const char *path, struct moesim_error *err)
         bool late;
         read_reason(out[0], reason, sizeof reason);
         int ended = process_wait(pid, PROBE_SECONDS, &late);
+        bool opened = WIFEXITED(ended) && WEXITSTATUS(ended) == PROBE_OPENED;
         if (late)
             status = refuse(path, err, "opening it took more than %d s", PROBE_SECONDS);
-        else if (ended != 0 && strncmp(reason, "plugin ", 7) == 0)
+        else if (opened)
+            status = MOESIM_OK;
+        else if (strncmp(reason, "plugin ", 7) == 0)
             status = moesim_fail(err, MOESIM_EPLUGIN, "%s", reason);
-        else if (ended != 0)
+        else
             status = refuse(path, err, "opening it in a child process failed: the child %s", process_end(ended, end));
     }
     free(name);
@@ -167,7 +219,7 @@ static int run_probe(const struct cli_call *call)
     enum moesim_status status = open_here(call->args[0], &router, &err);
     if (status)
         puts(err.text);
-    return status ? CLI_PLUGIN : CLI_DONE;
+    return status ? CLI_PLUGIN : PROBE_OPENED;
 }
 
 static const struct cli_option options[] = {CLI_OPTION_END};

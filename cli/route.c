@@ -181,7 +181,7 @@ static enum moesim_status make_state(struct routing *r, struct moesim_env *env, 
     moesim_random_normals(&random, 0, r->shape.n_weights, env->weights);
     for (uint64_t i = 0; i < r->shape.n_weights; i++)
         env->weights[i] *= r->shape.weight_std;
-    return r->router->init ? r->router->init(*state, r->params, env, err) : MOESIM_OK;
+    return moesim_router_init(r->router, *state, r->params, env, err);
 }
 
 static enum moesim_status route_layer(struct routing *r, struct moesim_env *env, struct moesim_batch *batch,
@@ -196,7 +196,7 @@ static enum moesim_status route_layer(struct routing *r, struct moesim_env *env,
     batch->memory = env->memory;
     if (!status) {
         moesim_plan_reset(&r->plan, batch);
-        status = r->router->route(state, batch, &r->plan, err);
+        status = moesim_router_route(r->router, state, batch, &r->plan, err);
     }
     if (!status)
         status = moesim_plan_check(&r->plan, batch, r->router->name, r->scratch, err);

@@ -20,9 +20,9 @@
 #define LINE 256
 
 struct worker {
-    pid_t pid; /* 0 = none */
-    int to, from, error;
-    bool once; /* ends with its group */
+    pid_t pid;           /* 0 = none */
+    int to, from, error; /* error: -1 when it was closed at the other end */
+    bool once;           /* ends with its group */
     const uint32_t *point;
     uint32_t n_points, n_left;
     bool *answered;    /* [n_points] */
@@ -56,7 +56,8 @@ static void close_pipes(struct worker *w)
 {
     close(w->to);
     close(w->from);
-    close(w->error);
+    if (w->error >= 0)
+        close(w->error);
     free(w->in);
     w->in = NULL;
     w->n_in = w->in_room = w->n_line = 0;
@@ -225,15 +226,19 @@ static void hear_stderr(struct worker *w, const char *bytes, size_t n)
     }
 }
 
+/* What is there, but no more than a pipe holds: who writes without end must not keep us. */
 static void drain_stderr(struct worker *w)
 {
     char bytes[4096];
     struct pollfd from = {.fd = w->error, .events = POLLIN};
-    while (poll(&from, 1, 0) == 1) {
+    for (int i = 0; i < 16 && w->error >= 0 && poll(&from, 1, 0) == 1; i++) {
         ssize_t n = read(w->error, bytes, sizeof bytes);
-        if (n <= 0)
-            break;
-        hear_stderr(w, bytes, (size_t)n);
+        if (n > 0) {
+            hear_stderr(w, bytes, (size_t)n);
+        } else {
+            close(w->error);
+            w->error = -1;
+        }
     }
 }
 
@@ -245,6 +250,7 @@ static void end_worker(struct worker *w, const char *why)
     if (why)
         kill(w->pid, SIGKILL);
     int status = process_wait(w->pid, 5, &late);
+    kill(-w->pid, SIGKILL); /* its own children, if it has any */
     drain_stderr(w);
     hear_stderr(w, "\n", 1);
     if (!why) {
@@ -345,6 +351,12 @@ static bool next_event(struct worker_pool *pool, struct worker_event *event)
     return false;
 }
 
+static bool is_dead(const struct worker *w)
+{
+    siginfo_t end = {.si_pid = 0};
+    return w->pid && waitid(P_PID, (id_t)w->pid, &end, WEXITED | WNOHANG | WNOWAIT) == 0 && end.si_pid == w->pid;
+}
+
 static void check_deadline(const struct worker_pool *pool, struct worker *w)
 {
     if (!w->pid || w->deadline_s <= 0 || progress_clock_s() < w->deadline_s)
@@ -372,11 +384,14 @@ static void hear(struct worker_pool *pool, double seconds)
     }
     int ready = poll(from, 2 * n, (int)(seconds * 1000));
     for (nfds_t i = 0; ready > 0 && i < n; i++) {
-        if (from[2 * i + 1].revents & POLLIN)
+        if (from[2 * i + 1].revents)
             drain_stderr(of[i]);
         if (from[2 * i].revents && !take_bytes(of[i]))
             end_worker(of[i], NULL);
     }
+    for (nfds_t i = 0; ready == 0 && i < n; i++)
+        if (is_dead(of[i])) /* a child of its own may hold the pipe open */
+            end_worker(of[i], NULL);
     for (nfds_t i = 0; i < n; i++)
         check_deadline(pool, of[i]);
 }

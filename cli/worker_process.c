@@ -87,14 +87,17 @@ static bool run_group(struct channel *channel, const struct loaded_study *loaded
         points[i] = loaded->points[index[i]];
     if (!status)
         status = step_all(points, n, memory, &experiment, outcomes, &err);
+    char **text = calloc(n, sizeof *text);
+    for (uint32_t i = 0; !status && text && i < n; i++)
+        text[i] = moesim_outcome_to_json(&outcomes[i]);
+    moesim_experiment_destroy(experiment); /* before the answer: a router that falls in finish() has failed */
     bool heard = true;
-    for (uint32_t i = 0; heard && i < n; i++) {
-        char *text = status ? NULL : moesim_outcome_to_json(&outcomes[i]);
-        heard = text ? answer(channel, "outcome", index[i], text)
-                     : answer(channel, "failed", index[i], status ? err.text : "memory is exhausted");
-        free(text);
-    }
-    moesim_experiment_destroy(experiment);
+    for (uint32_t i = 0; heard && i < n; i++)
+        heard = text && text[i] ? answer(channel, "outcome", index[i], text[i])
+                                : answer(channel, "failed", index[i], status ? err.text : "memory is exhausted");
+    for (uint32_t i = 0; text && i < n; i++)
+        free(text[i]);
+    free(text);
     free(outcomes);
     free(points);
     return heard;

@@ -143,4 +143,19 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_router_shape(const struct
                                                                     struct moesim_shape *shape,
                                                                     struct moesim_error *err);
 
+/* Call the hook; one that a router does not have does nothing. Whatever it returns, a failure is a known status with a
+ * printable sentence. */
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_router_init(const struct moesim_router *router, void *state,
+                                                                   const void *params, const struct moesim_env *env,
+                                                                   struct moesim_error *err);
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_router_route(const struct moesim_router *router, void *state,
+                                                                    const struct moesim_batch *batch,
+                                                                    struct moesim_plan *plan, struct moesim_error *err);
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status
+moesim_router_backward(const struct moesim_router *router, void *state, const struct moesim_batch *batch,
+                       const struct moesim_plan *plan, struct moesim_grad *grad, struct moesim_error *err);
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_router_update(const struct moesim_router *router, void *state,
+                                                                     const struct moesim_feedback *feedback,
+                                                                     struct moesim_error *err);
+
 #endif

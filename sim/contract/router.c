@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The host's side of shape(): the defaults before the call, and what must hold after it.
+ * The host's side of a router's hooks: the defaults before shape() and what must hold after it, and what is made of a
+ * failure.
  */
 #include <moesim/router.h>
 
@@ -49,6 +50,23 @@ const struct moesim_file_array *moesim_env_file(const struct moesim_env *env, co
     return NULL;
 }
 
+/* A router may return anything: a failure gets a status that the host knows and a sentence that can be shown. */
+static enum moesim_status settle(const struct moesim_router *router, const char *hook, enum moesim_status status,
+                                 struct moesim_error *err)
+{
+    err->text[sizeof err->text - 1] = '\0';
+    if ((unsigned)status > MOESIM_EBROKEN || status == MOESIM_EPLUGIN)
+        return moesim_fail(err, MOESIM_EBROKEN, "router %s: its %s returned the status %d, which no router may give",
+                           router->name, hook, (int)status);
+    if (status == MOESIM_OK)
+        return MOESIM_OK;
+    if (err->text[0] == '\0')
+        return moesim_fail(err, status, "router %s: its %s failed without a reason", router->name, hook);
+    char text[sizeof err->text];
+    memcpy(text, err->text, sizeof text);
+    return moesim_fail(err, status, "%s", text); /* printable */
+}
+
 enum moesim_status moesim_router_shape(const struct moesim_router *router, const void *params,
                                        const struct moesim_env *env, struct moesim_shape *shape,
                                        struct moesim_error *err)
@@ -62,7 +80,8 @@ enum moesim_status moesim_router_shape(const struct moesim_router *router, const
         .group = MOESIM_GROUP_DEVICE,
     };
     if (router->shape) {
-        const enum moesim_status status = router->shape(params, env, shape, err);
+        err->text[0] = '\0';
+        const enum moesim_status status = settle(router, "shape", router->shape(params, env, shape, err), err);
         if (status != MOESIM_OK)
             return status;
     }
@@ -70,4 +89,35 @@ enum moesim_status moesim_router_shape(const struct moesim_router *router, const
     if (wrong)
         return moesim_fail(err, MOESIM_EBROKEN, "router %s: its shape %s", router->name, wrong);
     return MOESIM_OK;
+}
+
+enum moesim_status moesim_router_init(const struct moesim_router *router, void *state, const void *params,
+                                      const struct moesim_env *env, struct moesim_error *err)
+{
+    err->text[0] = '\0';
+    return router->init ? settle(router, "init", router->init(state, params, env, err), err) : MOESIM_OK;
+}
+
+enum moesim_status moesim_router_route(const struct moesim_router *router, void *state,
+                                       const struct moesim_batch *batch, struct moesim_plan *plan,
+                                       struct moesim_error *err)
+{
+    err->text[0] = '\0';
+    return settle(router, "route", router->route(state, batch, plan, err), err);
+}
+
+enum moesim_status moesim_router_backward(const struct moesim_router *router, void *state,
+                                          const struct moesim_batch *batch, const struct moesim_plan *plan,
+                                          struct moesim_grad *grad, struct moesim_error *err)
+{
+    err->text[0] = '\0';
+    return router->backward ? settle(router, "backward", router->backward(state, batch, plan, grad, err), err)
+                            : MOESIM_OK;
+}
+
+enum moesim_status moesim_router_update(const struct moesim_router *router, void *state,
+                                        const struct moesim_feedback *feedback, struct moesim_error *err)
+{
+    err->text[0] = '\0';
+    return router->update ? settle(router, "update", router->update(state, feedback, err), err) : MOESIM_OK;
 }

@@ -132,8 +132,7 @@ static enum moesim_status create_layer_router(struct moesim_experiment *e, uint3
     env.expert_device = e->pricing[0].placement ? e->pricing[0].placement[l].primary : NULL;
     env.weights = layer->weights;
     env.memory = layer->memory;
-    enum moesim_status status =
-        router->init ? router->init(layer->router_state, e->first->router_params, &env, err) : MOESIM_OK;
+    enum moesim_status status = moesim_router_init(router, layer->router_state, e->first->router_params, &env, err);
     layer->router_ready = status == MOESIM_OK;
     if (status != MOESIM_OK)
         moesim_error_prefix(err, "router %s", e->first->router_spec);

@@ -78,7 +78,7 @@ static enum moesim_status route(struct moesim_experiment *e, uint32_t l, const s
     const struct moesim_point *p = e->first;
     moesim_plan_reset(&e->plan, batch);
     const double start = now_s();
-    enum moesim_status status = p->router->router->route(e->layer[l].router_state, batch, &e->plan, err);
+    enum moesim_status status = moesim_router_route(p->router->router, e->layer[l].router_state, batch, &e->plan, err);
     *seconds = now_s() - start;
     if (status == MOESIM_OK && e->plan.note) {
         e->plan_note = e->plan.note;
@@ -174,7 +174,7 @@ static enum moesim_status end_global_batch(struct moesim_experiment *e, struct m
                                                      .mean_assigned = e->mean_assigned,
                                                      .mean_kept = e->mean_kept,
                                                      .memory = layer->memory};
-            enum moesim_status status = router->update(layer->router_state, &feedback, err);
+            enum moesim_status status = moesim_router_update(router, layer->router_state, &feedback, err);
             if (status != MOESIM_OK) {
                 moesim_error_prefix(err, "router %s, update after step %u, layer %u", e->first->router_spec, e->step,
                                     l);

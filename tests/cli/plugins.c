@@ -24,7 +24,8 @@ static void enter(void)
 {
     char options[1024];
     const char *given = getenv("ASAN_OPTIONS");
-    snprintf(options, sizeof options, "%s:handle_segv=0:handle_sigbus=0:handle_abort=0", given ? given : "");
+    snprintf(options, sizeof options, "%s:handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigfpe=0",
+             given ? given : "");
     setenv("ASAN_OPTIONS", options, 1);
     program_enter_folder();
 }
@@ -68,8 +69,7 @@ static void expect_isolated(const char *plugin, const char *options, const char 
 {
     char db[64], sql[256];
     snprintf(db, sizeof db, "%s.db", plugin);
-    struct heard h =
-        program_run("run " STUDY " --db %s --router {P}/%s.so --router softmax-topk %s", db, plugin, options);
+    struct heard h = program_run("run " STUDY " --db %s --router {P}/%s --router softmax-topk %s", db, plugin, options);
     cr_expect_eq(h.status, 1, "%s: %d %s", plugin, h.status, h.err);
     cr_expect(strstr(h.err, reason), "%s: %s", plugin, h.err);
     cr_expect(strstr(h.out, "softmax-topk"), "%s: the table still comes", plugin);
@@ -85,25 +85,139 @@ static void expect_isolated(const char *plugin, const char *options, const char 
 
 Test(plugins, what_they_do_stays_theirs)
 {
-    expect_isolated("segv", "", "killed by SIGSEGV (Segmentation fault); its last words: about to fall");
-    expect_isolated("exit", "", "exited with status 0");
-    expect_isolated("loop", "--timeout 0.5", "timed out after 0.5 s");
-    expect_isolated("bad_ids", "", "1000000");
-    struct heard h = program_run("run " STUDY " --db segv.db --router {P}/segv.so --router softmax-topk");
+    expect_isolated("segv.so", "", "killed by SIGSEGV (Segmentation fault); its last words: about to fall");
+    expect_isolated("exit.so", "", "exited with status 0");
+    expect_isolated("loop.so", "--timeout 0.5", "timed out after 0.5 s");
+    expect_isolated("bad_ids.so", "", "1000000");
+    struct heard h = program_run("run " STUDY " --db segv.so.db --router {P}/segv.so --router softmax-topk");
     cr_expect_eq(h.status, 1, "what failed before is not tried again, but it counts");
     program_forget(&h);
     h = program_run("run -q --set seeds=2 --set steps=2 --workload gaussian:tokens=64 --set model.layers=1 "
-                    "--set model.experts=8 --db segv.db --router {P}/segv.so --router softmax-topk --retry-failed");
+                    "--set model.experts=8 --db segv.so.db --router {P}/segv.so --router softmax-topk --retry-failed");
     cr_expect_eq(h.status, 1);
     cr_expect(strstr(h.err, "SIGSEGV"), "%s", h.err);
     program_forget(&h);
+}
+
+/* What misdeeds.so does when its parameter says so, and what the run's reason says of it. */
+static const struct {
+    const char *deed, *reason;
+} deeds[] = {
+    {"twice", "token 0, pair 1 (expert 0, slot 1): the token already has this expert"},
+    {"no_such_expert", "token 0, pair 0 (expert 8, slot 0): there is no such expert"},
+    {"kept_nowhere", "there is no such expert"},
+    {"nan_weight", "its weight is not finite"},
+    {"infinite_weight", "its weight is not finite"},
+    {"refused_weight", "it is refused but has a weight"},
+    {"refused_slot", "it is refused but has a slot"},
+    {"same_slot", "token 1, pair 0 (expert 0, slot 0): another pair of the group has this slot"},
+    {"negative_slot", "its slot is outside the expert's capacity"},
+    {"over_capacity", "token 3, pair 0 (expert 0, slot 3): its slot is outside the expert's capacity"},
+    {"falling", "first[] does not rise from 0 to 64 pairs"},
+    {"lost_pairs", "first[] does not rise from 0 to 64 pairs"},
+    {"too_many_pairs", "129 pairs where it asked for room for 128"},
+    {"wrong_sum", "67 pairs wanted, but 64 kept"},
+    {"bad_rows", "65 bad rows counted"},
+    {"unknown_fate", "its fate is none of"},
+    {"named_bad_row", "it belongs to a bad row but names an expert"},
+    {"nan_loss", "auxiliary loss mine is not finite"},
+    {"many_losses", "99 auxiliary losses, at most 8"},
+    {"wild_arrays", "killed by SIG"},
+    {"no_reason", "its route failed without a reason"},
+    {"unknown_status", "its route returned the status 77"},
+    {"escape", "?[31mred?and a second line"},
+    {"endless_reason", "xxxxxxxxxxxxxxxx"},
+    {"abort", "killed by SIGABRT"},
+    {"exit3", "exited with status 3"},
+    {"quick_exit", "exited with status 0"},
+    {"divide", "killed by SIGFPE"},
+    {"recurse", "killed by SIGSEGV"},
+    {"kill", "killed by SIGKILL"},
+    {"stop", "timed out after 1 s"},
+    {"flood", "timed out after 1 s; its last words: 0000"},
+    {"fork", "killed by SIGSEGV"},
+    {"close_all", "exited with status 1"},
+    {"fall_in_shape", "killed by SIGSEGV"},
+    {"fall_in_init", "killed by SIGSEGV"},
+    {"fall_in_update", "killed by SIGSEGV"},
+    {"fall_in_finish", "killed by SIGSEGV"},
+    {"fail_in_init", "it does not like this init"},
+    {"fail_in_update", "it does not like this update"},
+    {"wide_shape", "4294967295 gate columns"},
+    {"huge_plan", "does not fit 32 bits"},
+    {"heavy", "more than 2^40 weights"},
+    {"few_experts", "no experts"},
+    {"unknown_group", "unknown group"},
+};
+
+static char *softmax_figures(const char *db)
+{
+    return program_query(db, "SELECT group_concat(figures, ';') FROM (SELECT hash, load_cv || ' ' || max_vio "
+                             "|| ' ' || router_entropy AS figures FROM v_runs WHERE router = 'softmax-topk' AND "
+                             "state = 'done' ORDER BY hash)");
+}
+
+/* All in one study: each costs its own run only, with its reason, and the run beside them has the bits that it has
+ * alone. */
+Test(plugins, every_misdeed_is_its_own)
+{
+    static char study[1 << 14];
+    const size_t n_deeds = sizeof deeds / sizeof *deeds;
+    int n = snprintf(study, sizeof study, "workload: gaussian\nrouter:\n  - softmax-topk\n  - name: %s/misdeeds.so\n",
+                     getenv("MOESIM_PLUGINS"));
+    for (size_t i = 0; i < n_deeds; i++)
+        n += snprintf(study + n, sizeof study - (size_t)n, "%s%s", i ? ", " : "    deed: [", deeds[i].deed);
+    snprintf(study + n, sizeof study - (size_t)n, "]\n");
+    program_write("deeds.yaml", study);
+    struct heard h = program_run("run deeds.yaml " STUDY " --set seeds=1 --timeout 1");
+    cr_expect_eq(h.status, 1, "%d %s", h.status, h.err);
+    program_forget(&h);
+    char sql[512];
+    for (size_t i = 0; i < n_deeds; i++) {
+        snprintf(sql, sizeof sql, "SELECT reason FROM v_runs WHERE state = 'failed' AND router LIKE '%%:deed=%s'",
+                 deeds[i].deed);
+        char *reason = program_query("moesim.db", sql);
+        cr_expect(strstr(reason, deeds[i].reason), "%s: %s", deeds[i].deed, reason);
+        free(reason);
+    }
+    h = program_run("run " STUDY " --set seeds=1 --db alone.db --router softmax-topk");
+    cr_expect_eq(h.status, 0);
+    program_forget(&h);
+    char *beside = softmax_figures("moesim.db"), *alone = softmax_figures("alone.db");
+    cr_expect_str_eq(beside, alone);
+    cr_expect(strlen(alone) > 20, "%s", alone);
+    free(beside);
+    free(alone);
+}
+
+/* These do things to their process that nobody else may feel; their runs are good ones. */
+Test(plugins, what_harms_nobody_is_no_failure)
+{
+    static const char *const routers[] = {"misdeeds.so:deed=none", "misdeeds.so:deed=close_standard",
+                                          "misdeeds.so:deed=wander", "constructor_noise.so"};
+    struct heard h = program_run("run " STUDY " --db alone.db --router softmax-topk");
+    program_forget(&h);
+    char *alone = softmax_figures("alone.db");
+    cr_expect(strlen(alone) > 20, "%s", alone);
+    for (size_t i = 0; i < sizeof routers / sizeof *routers; i++) {
+        char db[64];
+        snprintf(db, sizeof db, "%zu.db", i);
+        h = program_run("run " STUDY " --db %s --router {P}/%s --router softmax-topk --json", db, routers[i]);
+        cr_expect_eq(h.status, 0, "%s: %d %s", routers[i], h.status, h.err);
+        cr_expect(h.out[0] == '{' || h.out[0] == '[', "%s prints among the results: %.60s", routers[i], h.out);
+        char *beside = softmax_figures(db);
+        cr_expect_str_eq(beside, alone, "%s", routers[i]);
+        free(beside);
+        program_forget(&h);
+    }
+    free(alone);
 }
 
 Test(plugins, memory_is_bounded)
 {
     if (SANITIZED) /* its allocator takes address space in its own way */
         cr_skip_test("not under a sanitizer");
-    expect_isolated("eat", "--memory 256M", "no more memory");
+    expect_isolated("eat.so", "--memory 256M", "no more memory");
 }
 
 /* Prints a false result, closes descriptors, changes the rounding mode: the runs beside it have the same bits. */
@@ -170,6 +284,14 @@ static const struct {
     {"{P}/bad_name.so", "needs a name"},
     {"{P}/no_symbol.so", "exports no 'moesim_plugin'"},
     {"{P}/constructor.so", "SIGSEGV"},
+    {"{P}/constructor_exit.so", "exited with status 0"},
+    {"{P}/destructor.so", "SIGSEGV"},
+    {"{P}/null_router.so", "moesim_plugin is NULL"},
+    {"{P}/wild_offset.so", "parameter odd lies outside"},
+    {"{P}/unknown_type.so", "parameter odd is of a type"},
+    {"{P}/no_choices.so", "parameter odd has no words"},
+    {"{P}/no_default.so", "parameter odd has no default"},
+    {"{P}/bad_default.so", "odd = 'many' is not a whole number"},
     {"./absent.so", "No such file"},
     {"./text.so", "cannot be loaded"},
     {"./folder.so", "not a regular file"},

@@ -22,6 +22,15 @@
 #define NO_ROUTE 9
 #define BAD_NAME 10
 #define CONSTRUCTOR 11
+#define CONSTRUCTOR_EXIT 12
+#define CONSTRUCTOR_NOISE 13
+#define DESTRUCTOR 14
+#define NULL_ROUTER 15
+#define WILD_OFFSET 16
+#define UNKNOWN_TYPE 17
+#define NO_CHOICES 18
+#define NO_DEFAULT 19
+#define BAD_DEFAULT 20
 
 static volatile int keep = 1;
 
@@ -83,7 +92,45 @@ __attribute__((constructor)) static void fall(void)
 }
 #endif
 
+#if BEHAVE == CONSTRUCTOR_EXIT
+__attribute__((constructor)) static void leave(void)
+{
+    exit(0);
+}
+#endif
+
+#if BEHAVE == CONSTRUCTOR_NOISE
+__attribute__((constructor)) static void make_noise(void)
+{
+    puts("noise before the results");
+    fflush(stdout);
+    fesetround(FE_UPWARD);
+}
+#endif
+
+#if BEHAVE == DESTRUCTOR
+__attribute__((destructor)) static void fall_late(void)
+{
+    raise(SIGSEGV);
+}
+#endif
+
 #ifndef NO_SYMBOL
+/* One parameter, whose row is wrong. */
+static const struct moesim_param rows[] = {
+    {.key = "odd",
+     .def = BEHAVE == NO_DEFAULT    ? NULL
+            : BEHAVE == BAD_DEFAULT ? "many"
+                                    : "1",
+     .help = "a parameter",
+     .max = 9,
+     .offset = BEHAVE == WILD_OFFSET ? 1u << 30 : 0,
+     .type = BEHAVE == UNKNOWN_TYPE ? 99
+             : BEHAVE == NO_CHOICES ? MOESIM_TYPE_CHOICE
+                                    : MOESIM_TYPE_UINT},
+    MOESIM_PARAM_END,
+};
+
 static const struct moesim_router router = {
     .abi = BEHAVE == ABI ? 99 : MOESIM_ROUTER_ABI,
     .struct_size = BEHAVE == SHORT_STRUCT ? 16 : sizeof(struct moesim_router),
@@ -91,10 +138,12 @@ static const struct moesim_router router = {
     .needs = MOESIM_NEEDS_COLUMNS,
     .name = BEHAVE == BAD_NAME ? "bad name\033[31m" : "firstborn",
     .summary = "every token to expert 0",
+    .params = BEHAVE >= WILD_OFFSET ? rows : NULL,
+    .params_size = BEHAVE >= WILD_OFFSET ? sizeof(uint32_t) : 0,
     .route = BEHAVE == NO_ROUTE ? NULL : route,
 };
 
-MOESIM_PLUGIN(router);
+MOESIM_API const struct moesim_router *const moesim_plugin = BEHAVE == NULL_ROUTER ? NULL : &router;
 #else
 MOESIM_API enum moesim_status (*const other_symbol)(void *, const struct moesim_batch *, struct moesim_plan *,
                                                     struct moesim_error *) = route;

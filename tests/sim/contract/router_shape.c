@@ -1,8 +1,9 @@
 /*
- * shape(): the host's defaults, and answers that cannot be right.
+ * shape(): the host's defaults, and answers that cannot be right; what becomes of a failure.
  */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <string.h>
 
 #include <moesim/router.h>
 
@@ -66,4 +67,62 @@ Test(router_shape, wrong_answers)
     WRONG(answer.input_jitter = 1, "has an input jitter outside 0..1");
     WRONG(answer.input_jitter = NAN, "has an input jitter outside 0..1");
     WRONG((answer.expert_kind = kinds, kinds[7] = 4), "has an expert of an unknown kind");
+}
+
+/* ---- failures ---- */
+
+static int given;         /* what the hook returns */
+static const char *words; /* and writes as its sentence; NULL = nothing, "*" = a text without an end */
+
+static enum moesim_status speak(struct moesim_error *err)
+{
+    if (words && words[0] == '*')
+        memset(err->text, '*', sizeof err->text);
+    else if (words)
+        memcpy(err->text, words, strlen(words) + 1);
+    return (enum moesim_status)given;
+}
+
+static enum moesim_status odd_route(void *state, const struct moesim_batch *batch, struct moesim_plan *plan,
+                                    struct moesim_error *err)
+{
+    (void)state;
+    (void)batch;
+    (void)plan;
+    return speak(err);
+}
+
+/* A router may return what it likes: the host gets a status it knows and a sentence it can show. */
+Test(router_shape, failures_always_have_a_sentence)
+{
+    static const struct moesim_router odd = {MOESIM_ROUTER_HEAD, .name = "odd", .route = odd_route};
+    static const struct {
+        int given;
+        const char *words;
+        enum moesim_status status;
+        const char *says;
+    } cases[] = {
+        {MOESIM_EREFUSE, "not so many", MOESIM_EREFUSE, "not so many"},
+        {MOESIM_EINVAL, NULL, MOESIM_EINVAL, "router odd: its route failed without a reason"},
+        {MOESIM_EINVAL, "\033[1mbold\n", MOESIM_EINVAL, "?[1mbold?"},
+        {MOESIM_ESTOP, "stop", MOESIM_EBROKEN, "router odd: its route returned the status 7, which no router may give"},
+        {MOESIM_EPLUGIN, NULL, MOESIM_EBROKEN, "router odd: its route returned the status 3, which no router may give"},
+        {-1, NULL, MOESIM_EBROKEN, "router odd: its route returned the status -1, which no router may give"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct moesim_error err = {"left from before"};
+        given = cases[i].given;
+        words = cases[i].words;
+        cr_expect_eq(moesim_router_route(&odd, NULL, NULL, NULL, &err), cases[i].status);
+        cr_expect_str_eq(err.text, cases[i].says);
+    }
+    struct moesim_error err;
+    given = MOESIM_EINVAL;
+    words = "*";
+    cr_expect_eq(moesim_router_route(&odd, NULL, NULL, NULL, &err), MOESIM_EINVAL);
+    cr_expect_eq(strlen(err.text), sizeof err.text - 1);
+    /* hooks that are not there succeed */
+    cr_expect_eq(moesim_router_init(&odd, NULL, NULL, NULL, &err), MOESIM_OK);
+    cr_expect_eq(moesim_router_backward(&odd, NULL, NULL, NULL, NULL, &err), MOESIM_OK);
+    cr_expect_eq(moesim_router_update(&odd, NULL, NULL, &err), MOESIM_OK);
 }
