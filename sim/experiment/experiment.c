@@ -129,7 +129,7 @@ static enum moesim_status create_layer_router(struct moesim_experiment *e, uint3
         layer->weights[i] *= e->shape.weight_std;
     struct moesim_env env = e->env;
     env.layer = l;
-    env.expert_device = e->pricing[0].placement ? e->pricing[0].placement[l].primary : NULL;
+    env.expert_device = e->first->has_cluster ? e->pricing[0].placing.placement[l].primary : NULL;
     env.weights = layer->weights;
     env.memory = layer->memory;
     enum moesim_status status = moesim_router_init(router, layer->router_state, e->first->router_params, &env, err);
@@ -172,36 +172,16 @@ static enum moesim_status create_previous_columns(struct moesim_experiment *e, s
 
 /* ---- pricing ---- */
 
-static enum moesim_status place_layers(struct moesim_experiment *e, struct experiment_pricing *pricing,
-                                       struct moesim_error *err)
-{
-    const struct moesim_point *p = pricing->point;
-    const uint32_t devices = moesim_cluster_ep(&p->cluster);
-    const uint32_t room = moesim_placement_room(p->placement, p->placement_params, e->shape.n_experts);
-    pricing->placement = moesim_alloc(e->arena, e->n_layers, sizeof *pricing->placement);
-    if (!pricing->placement)
-        return no_memory(err, p);
-    enum moesim_status status = MOESIM_OK;
-    for (uint32_t l = 0; l < e->n_layers && status == MOESIM_OK; l++)
-        status = moesim_placement_init(&pricing->placement[l], e->shape.n_experts, devices, room, e->arena, err);
-    if (status != MOESIM_OK)
-        return status;
-    const struct moesim_placement_stats stats = {.n_layers = e->n_layers, .n_experts = e->shape.n_experts};
-    status = p->placement->place(p->placement_params, &stats, p->seed, &p->cluster, pricing->placement, err);
-    if (status != MOESIM_OK)
-        moesim_error_prefix(err, "placement %s", p->placement_spec);
-    return status;
-}
-
 static enum moesim_status create_pricing(struct moesim_experiment *e, struct experiment_pricing *pricing,
                                          struct moesim_error *err)
 {
     const struct moesim_point *p = pricing->point;
     if (!p->has_cluster)
         return MOESIM_OK;
-    enum moesim_status status = place_layers(e, pricing, err);
+    enum moesim_status status =
+        moesim_placing_init(&pricing->placing, p, e->shape.n_experts, e->shape.expert_kind, e->arena, err);
     if (status == MOESIM_OK)
-        status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placement[0], e->arena, err);
+        status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placing.placement[0], e->arena, err);
     if (status == MOESIM_OK && p->record_traffic) {
         const size_t n = pricing->work.n_ends;
         pricing->traffic = moesim_alloc(e->arena, n * n, sizeof *pricing->traffic);

@@ -10,6 +10,7 @@
 #include <moesim/router.h>
 
 #include "sim/cost/cost.h"
+#include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
 #include "sim/gate/gate.h"
 #include "sim/layer/layer.h"
@@ -29,7 +30,7 @@ struct experiment_layer {
 /* One point's pricing and figures; its routing is shared. */
 struct experiment_pricing {
     const struct moesim_point *point;
-    struct moesim_placement *placement; /* [n_layers] */
+    struct moesim_placing placing; /* with a cluster */
     struct moesim_cost_work work;
     struct moesim_tally tally;
     double *traffic; /* as work.traffic, summed over the run; NULL when not recorded */
@@ -64,6 +65,9 @@ struct moesim_experiment {
 
 /* Notes the metrics of one routed layer that do not depend on the cluster, in every point's tally. */
 void experiment_note_routing(struct moesim_experiment *e, const struct moesim_batch *batch, uint32_t layer);
+
+/* Before a step: makes the placements that are due and notes what moving the experts costs, on layer 0 for all. */
+MOESIM_MUST_CHECK enum moesim_status experiment_place(struct moesim_experiment *e, struct moesim_error *err);
 
 /* Prices one routed layer for every point and notes the result. */
 MOESIM_MUST_CHECK enum moesim_status experiment_price(struct moesim_experiment *e, const struct moesim_batch *batch,

@@ -2,6 +2,7 @@
  * How much memory an experiment will take, before it takes it.
  */
 #include "sim/experiment/experiment.h"
+#include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
 
 uint64_t moesim_experiment_memory(const struct moesim_point *p)
@@ -37,5 +38,6 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
         tokens * m->d_model * 4 * (p->mode == MOESIM_MODE_EXECUTE ? 2 + (uint64_t)m->top_k : 1);
     const uint64_t gates = (uint64_t)m->layers * (columns + (uint64_t)m->d_model * shape.n_columns * 4);
     return columns * 2 + gates + shape.max_pairs * pair + weights + activations +
+           (p->has_cluster ? moesim_placing_bytes(p, shape.n_experts ? shape.n_experts : m->experts) : 0) +
            moesim_tally_bytes(p->measure, m->layers, p->steps, m->experts);
 }

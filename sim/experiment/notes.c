@@ -113,6 +113,26 @@ static void note_cost(struct moesim_tally *tally, uint32_t l, uint32_t step, uin
         moesim_tally_set(tally, notes[i].metric, l, step, notes[i].value);
 }
 
+enum moesim_status experiment_place(struct moesim_experiment *e, struct moesim_error *err)
+{
+    for (uint32_t i = 0; i < e->n_points; i++) {
+        struct experiment_pricing *pricing = &e->pricing[i];
+        const struct moesim_migration *m = &pricing->placing.migration;
+        bool moved;
+        if (!pricing->point->has_cluster)
+            continue;
+        const enum moesim_status status = moesim_placing_begin(&pricing->placing, e->step, &moved, err);
+        if (status != MOESIM_OK)
+            return status;
+        if (!moved)
+            continue;
+        moesim_tally_set(&pricing->tally, MOESIM_BYTES_MIGRATION, 0, e->step, m->bytes);
+        moesim_tally_set(&pricing->tally, MOESIM_TIME_MIGRATION, 0, e->step,
+                         moesim_migration_time(m, &pricing->point->cluster));
+    }
+    return MOESIM_OK;
+}
+
 enum moesim_status experiment_price(struct moesim_experiment *e, const struct moesim_batch *batch, uint32_t l,
                                     struct moesim_error *err)
 {
@@ -122,9 +142,11 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
         const struct moesim_cost_options options = {.padding = p->padding};
         struct moesim_cost cost;
         if (p->has_cluster) {
-            enum moesim_status status =
-                moesim_cost_layer(&e->plan, batch, &pricing->placement[l], &p->cluster, &p->model, &options,
-                                  e->shape.expert_kind, &pricing->work, &cost, err);
+            enum moesim_status status = moesim_placing_layer(&pricing->placing, e->step, l, &e->plan, e->kept, err);
+            if (status != MOESIM_OK)
+                return status;
+            status = moesim_cost_layer(&e->plan, batch, &pricing->placing.placement[l], &p->cluster, &p->model,
+                                       &options, e->shape.expert_kind, &pricing->work, &cost, err);
             if (status != MOESIM_OK)
                 return status;
             note_cost(&pricing->tally, l, e->step, batch->n_tokens, &cost);

@@ -193,13 +193,13 @@ enum moesim_status moesim_experiment_step(struct moesim_experiment *e, struct mo
 {
     assert(!moesim_experiment_done(e));
     const double start = now_s();
-    for (uint32_t l = 0; l < e->n_layers; l++) {
-        enum moesim_status status = step_layer(e, l, err);
-        if (status != MOESIM_OK)
-            return status;
-    }
+    enum moesim_status status = experiment_place(e, err);
+    for (uint32_t l = 0; l < e->n_layers && status == MOESIM_OK; l++)
+        status = step_layer(e, l, err);
+    if (status != MOESIM_OK)
+        return status;
     if (++e->batch_in_global == e->first->micro_batches) {
-        enum moesim_status status = end_global_batch(e, err);
+        status = end_global_batch(e, err);
         if (status != MOESIM_OK)
             return status;
     }

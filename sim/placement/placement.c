@@ -45,6 +45,35 @@ enum moesim_status moesim_placement_stats_init(struct moesim_placement_stats *st
     return MOESIM_OK;
 }
 
+enum moesim_status moesim_placement_fit_check(const struct moesim_placement_rule *rule, const void *params,
+                                              uint32_t warm_up, struct moesim_error *err)
+{
+    const struct moesim_placement_fit *fit = moesim_placement_fit(rule, params);
+    if (!fit)
+        return MOESIM_OK;
+    const enum moesim_placement_source source = moesim_placement_source(fit);
+    if (source == MOESIM_FROM_WARM_UP && fit->fit_steps > warm_up)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "fit_steps = %u, but the study's warm_up has %u steps to fit on: leave warm_up out, or make "
+                           "it longer",
+                           fit->fit_steps, warm_up);
+    if (source == MOESIM_FROM_ORACLE && rule->wants & MOESIM_WANTS_NEXT)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "from = oracle places a layer before the next one is routed, but %s looks from layer to "
+                           "layer: use warm-up or a file",
+                           rule->name);
+    if (source == MOESIM_FROM_FILE && rule->wants & (MOESIM_WANTS_TOGETHER | MOESIM_WANTS_NEXT))
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "from = %.200s: a file has loads, but %s looks at which experts a token uses: use warm-up",
+                           fit->from, rule->name);
+    if (source == MOESIM_FROM_ORACLE && (fit->every || fit->window))
+        return moesim_fail(err, MOESIM_EINVAL, "from = oracle places anew at every step: every and window should be 0");
+    if (fit->window > fit->every)
+        return moesim_fail(err, MOESIM_EINVAL, "window = %u is longer than every = %u, the steps between re-placements",
+                           fit->window, fit->every);
+    return MOESIM_OK;
+}
+
 void moesim_placement_index(struct moesim_placement *placement)
 {
     const uint32_t n = placement->n_experts;

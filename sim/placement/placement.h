@@ -5,6 +5,7 @@
 #define MOESIM_SIM_PLACEMENT_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include <moesim/arena.h>
 #include <moesim/param.h>
@@ -69,6 +70,27 @@ struct moesim_placement_fit {
         MOESIM_PARAM_IN(struct_type, fit, every, "0", 0, 1e6, "steps between re-placements; 0 = never"),               \
         MOESIM_PARAM_IN(struct_type, fit, window, "0", 0, 1e6,                                                         \
                         "past steps whose loads a re-placement uses; 0 = as many as `every`")
+
+/* Where a run gets the loads from. */
+enum moesim_placement_source { MOESIM_FROM_WARM_UP, MOESIM_FROM_ORACLE, MOESIM_FROM_FILE };
+static inline enum moesim_placement_source moesim_placement_source(const struct moesim_placement_fit *fit)
+{
+    return strcmp(fit->from, "warm-up") == 0  ? MOESIM_FROM_WARM_UP
+           : strcmp(fit->from, "oracle") == 0 ? MOESIM_FROM_ORACLE
+                                              : MOESIM_FROM_FILE;
+}
+
+/* Steps that a re-placement looks at. */
+static inline uint32_t moesim_placement_window(const struct moesim_placement_fit *fit)
+{
+    return fit->window ? fit->window : fit->every;
+}
+
+/* Whether `from`, `every` and `window` go together, in a run whose first `warm_up` steps are not counted. The sentence
+ * begins with the key that is wrong. */
+MOESIM_MUST_CHECK enum moesim_status moesim_placement_fit_check(const struct moesim_placement_rule *rule,
+                                                                const void *params, uint32_t warm_up,
+                                                                struct moesim_error *err);
 
 /* The shared parameters of a load-aware rule, NULL for the others. */
 static inline const struct moesim_placement_fit *moesim_placement_fit(const struct moesim_placement_rule *rule,

@@ -4,6 +4,7 @@
 #include "sim/study/resolve.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@ const struct moesim_param moesim_plain_params[] = {
     MOESIM_CHOICE(struct moesim_plain, phase, "train", "train|eval",
                   "noise, jitter, random choices and bias updates belong to training"),
     MOESIM_PARAM(struct moesim_plain, steps, "50", 1, MAX_STEPS, "batches of a run"),
-    MOESIM_PARAM(struct moesim_plain, warm_up, "0", 0, MAX_STEPS, "first batches of a run that no figure counts"),
+    MOESIM_PARAM(struct moesim_plain, warm_up, "0", 0, MAX_STEPS,
+                 "first batches of a run that no figure counts; default: what placements fit their loads on, else 0"),
     MOESIM_PARAM(struct moesim_plain, micro_batches, "1", 1, MAX_MICRO_BATCHES,
                  "batches that form one global batch, after which routers update"),
     MOESIM_CHOICE(struct moesim_plain, padding, "none", MOESIM_PADDING_CHOICES,
@@ -112,6 +114,8 @@ static bool read_plain(struct moesim_resolver *r, uint32_t i, struct moesim_axes
             else
                 n += parse_plain(r, row, item->text, item, &values[n]);
         }
+    if (n == 0 && row->offset == offsetof(struct moesim_plain, warm_up)) /* what placements fit on is not counted */
+        values[n++] = axes->fit_steps;
     if (n == 0)
         n = parse_plain(r, row, row->def, &default_node, &values[0]);
     axes->n_plain[i] = n;
@@ -209,6 +213,19 @@ static void order_axes(struct moesim_resolver *r, struct moesim_axes *axes)
             axes->order[n++] = a;
 }
 
+/* The most steps that a placement of the study fits its loads on. */
+static uint32_t most_fit_steps(const struct moesim_choices *placements)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < placements->n; i++) {
+        const struct moesim_choice *c = &placements->item[i];
+        const struct moesim_placement_fit *fit = c->known ? moesim_placement_fit(c->placement, c->params) : NULL;
+        if (fit && moesim_placement_source(fit) == MOESIM_FROM_WARM_UP && fit->fit_steps > most)
+            most = fit->fit_steps;
+    }
+    return most;
+}
+
 bool moesim_axes_read(struct moesim_resolver *r, struct moesim_axes *axes)
 {
     memset(axes, 0, sizeof *axes);
@@ -223,6 +240,7 @@ bool moesim_axes_read(struct moesim_resolver *r, struct moesim_axes *axes)
         }
         n *= axes->components[c].n;
     }
+    axes->fit_steps = most_fit_steps(&axes->components[MOESIM_PLACEMENT]);
     for (uint32_t i = 0; i < MOESIM_N_PLAIN; i++) {
         formed = read_plain(r, i, axes) && formed;
         n *= axes->n_plain[i];

@@ -92,6 +92,7 @@ static void build_cluster(const struct moesim_cell *cell, struct moesim_point *p
     point->placement = placement->placement;
     point->placement_params = placement->params;
     point->placement_spec = placement->spec;
+    point->placement_loads = placement->loads;
 }
 
 static void label(const struct moesim_cell *cell, const struct moesim_plain *plain, struct moesim_labels *labels)

@@ -3,6 +3,7 @@
  */
 #include "sim/study/resolve.h"
 
+#include <float.h>
 #include <string.h>
 
 #include "sim/study/spec.h"
@@ -150,12 +151,58 @@ static enum moesim_status place_one_layer(const struct moesim_point *p, struct m
     return status;
 }
 
+/* The file's loads: finite, none below 0, some above it, of the model's shape. */
+static enum moesim_status check_loads(const struct moesim_point *p, struct moesim_error *err)
+{
+    const struct moesim_file_array *a = &p->placement_loads;
+    const uint32_t layers = p->model.layers, experts = p->model.experts;
+    const char *from = a->values ? moesim_placement_fit(p->placement, p->placement_params)->from : "";
+    const bool one = a->n_dimensions == 1 && a->shape[0] == experts;
+    const bool each = a->n_dimensions == 2 && a->shape[0] == layers && a->shape[1] == experts;
+    double sum = 0;
+    if (!a->values)
+        return MOESIM_OK;
+    if (!one && !each)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "from = %.200s: %llu numbers in %u dimensions; it should be [%u] or [%u, %u] (layers, "
+                           "experts)",
+                           from, (unsigned long long)a->n, a->n_dimensions, experts, layers, experts);
+    for (uint64_t i = 0; i < a->n; i++) {
+        if (!(a->values[i] >= 0 && a->values[i] <= FLT_MAX))
+            return moesim_fail(err, MOESIM_EINVAL, "from = %.200s: load %llu is %g; loads are 0 or more", from,
+                               (unsigned long long)i, (double)a->values[i]);
+        sum += (double)a->values[i];
+        if ((i + 1) % experts == 0 && !(sum > 0))
+            return moesim_fail(err, MOESIM_EINVAL, "from = %.200s: the loads of row %llu are all 0", from,
+                               (unsigned long long)(i / experts));
+        sum = (i + 1) % experts == 0 ? 0 : sum;
+    }
+    return MOESIM_OK;
+}
+
+static bool check_fit(struct moesim_resolver *r, const struct moesim_cell *cell)
+{
+    const struct moesim_choice *placement = cell->chosen[MOESIM_PLACEMENT];
+    const struct moesim_point *p = &cell->point;
+    struct moesim_error err;
+    enum moesim_status status = moesim_placement_fit_check(p->placement, p->placement_params, p->warm_up, &err);
+    if (status == MOESIM_OK)
+        status = check_loads(p, &err);
+    if (status == MOESIM_OK)
+        return true;
+    const struct moesim_setting *s = moesim_setting_blamed(placement->variant, err.text);
+    moesim_error_prefix(&err, "placement %s", p->placement_spec);
+    note_at(r, placement, s ? s->key : NULL, &err);
+    return false;
+}
+
 /* The same as routers see it: all on one device where there is no cluster or the placement is refused. */
 static const uint32_t *place(struct moesim_resolver *r, const struct moesim_cell *cell, struct moesim_arena *arena)
 {
     const struct moesim_point *p = &cell->point;
     const uint32_t *expert_device = moesim_alloc(arena, p->model.experts, sizeof *expert_device);
-    if (!p->has_cluster || !p->placement || !cell->chosen[MOESIM_CLUSTER]->known)
+    if (!p->has_cluster || !p->placement || !cell->chosen[MOESIM_CLUSTER]->known ||
+        !cell->chosen[MOESIM_PLACEMENT]->known || !check_fit(r, cell))
         return expert_device;
     struct moesim_error err;
     if (place_one_layer(p, arena, &expert_device, &err) != MOESIM_OK) {

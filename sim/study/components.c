@@ -243,6 +243,26 @@ static void resolve_cluster(struct moesim_resolver *r, struct moesim_choice *cho
     }
 }
 
+/* The numbers of a load-aware placement's file, where `from` names one. */
+static void read_loads(struct moesim_resolver *r, struct moesim_choice *choice)
+{
+    const struct moesim_placement_fit *fit = moesim_placement_fit(choice->placement, choice->params);
+    struct moesim_error err;
+    if (!fit || moesim_placement_source(fit) != MOESIM_FROM_FILE)
+        return;
+    enum moesim_status status = MOESIM_EINVAL;
+    if (r->registry->read_array)
+        status = r->registry->read_array(fit->from, r->arena, &choice->loads, &err);
+    else
+        moesim_fail(&err, status, "no file can be read here");
+    if (status == MOESIM_OK)
+        return;
+    choice->known = false;
+    r->mistakes->n_files += status == MOESIM_EIO;
+    moesim_error_prefix(&err, "placement %s: from", choice->variant->name);
+    note(r, choice->variant, &err);
+}
+
 static void resolve_placement(struct moesim_resolver *r, struct moesim_choice *choice)
 {
     const struct moesim_variant *v = choice->variant;
@@ -258,6 +278,8 @@ static void resolve_placement(struct moesim_resolver *r, struct moesim_choice *c
     choice->schema = (struct moesim_schema){choice->placement->params, sizeof(struct moesim_param)};
     choice->params_size = choice->placement->params_size;
     read_params(r, MOESIM_PLACEMENT, NULL, choice);
+    if (choice->whole)
+        read_loads(r, choice);
 }
 
 /* The name and the keys the study set, in schema order, values as the parser prints them: one spelling for one meaning.

@@ -59,7 +59,8 @@ struct moesim_point {
     const struct moesim_placement_rule *placement;
     const void *placement_params;
     const char *placement_spec;
-    uint32_t padding; /* enum moesim_padding */
+    struct moesim_file_array placement_loads; /* what its `from` names: [E] or [L, E]; values NULL = no file */
+    uint32_t padding;                         /* enum moesim_padding */
 
     bool record_expert_load, record_traffic;
     bool record[MOESIM_N_METRICS];  /* metrics whose every step and layer goes into `series` */

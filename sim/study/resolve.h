@@ -82,6 +82,7 @@ struct moesim_choice {
     struct moesim_workload_shape shape;
     uint32_t n_tokens; /* 0 = the workload or the default decides */
     const struct moesim_placement_rule *placement;
+    struct moesim_file_array loads; /* of a placement's file */
 };
 
 struct moesim_choices {
@@ -110,6 +111,7 @@ enum { MOESIM_N_AXES = MOESIM_N_COMPONENTS + MOESIM_N_PLAIN };
 
 struct moesim_axes {
     struct moesim_choices components[MOESIM_N_COMPONENTS];
+    uint32_t fit_steps; /* the most that a placement fits on: the default of warm_up */
     uint32_t n_plain[MOESIM_N_PLAIN];
     uint32_t *plain[MOESIM_N_PLAIN]; /* [n_plain] values in row order of moesim_plain_params */
     uint32_t order[MOESIM_N_AXES];   /* in file order, slowest first: component, or MOESIM_N_COMPONENTS + row */
