@@ -39,64 +39,23 @@ void moesim_bias_step(enum moesim_bias_update rule, double gamma, const uint64_t
 
 /* ---- quantile balancing ---- */
 
-/* Whole numbers in the order of the floats they stand for. */
-static uint32_t to_order(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
+#define MAX_THREADS 8 /* that share the rows */
 
-static float from_order(uint32_t order)
-{
-    const uint32_t bits = order & 0x80000000u ? order & 0x7fffffffu : ~order;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-#define DIGIT_BITS 11
-#define N_DIGITS (1u << DIGIT_BITS)
-
-/* The rank-th largest (from 0) of n orders: digit by digit from the top, keeping those that share the digits so far at
- * the front of the array, whose order is lost. */
-static uint32_t nth_largest(uint32_t *order, uint32_t n, uint32_t rank)
-{
-    uint32_t count[N_DIGITS];
-    for (int shift = 32 - DIGIT_BITS; n > 1; shift = shift > DIGIT_BITS ? shift - DIGIT_BITS : 0) {
-        memset(count, 0, sizeof count);
-        for (uint32_t i = 0; i < n; i++)
-            count[order[i] >> shift & (N_DIGITS - 1)]++;
-        uint32_t digit = N_DIGITS - 1;
-        for (; rank >= count[digit]; digit--)
-            rank -= count[digit];
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            const uint32_t x = order[i];
-            order[kept] = x;
-            kept += (x >> shift & (N_DIGITS - 1)) == digit;
-        }
-        n = kept;
-        if (shift == 0)
-            break;
-    }
-    return order[0];
-}
-
-#define COLUMNS 8     /* experts whose columns are gathered together */
-#define MAX_THREADS 8 /* that share the experts */
-
-/* The caller's work, cut up; `columns` and `rows` serve one after the other. */
+/* The caller's work, cut up. */
 struct work {
-    float *alpha;      /* [n_tokens]; NaN = the row takes no part */
-    float *rows;       /* [MAX_THREADS][2][ROWS_LANES][n_experts]: values plus bias, then the best experts */
-    uint32_t *columns; /* [MAX_THREADS][COLUMNS][n_tokens] */
+    float *alpha; /* [n_tokens]; NaN = the row takes no part */
+    float *rows;  /* [MAX_THREADS][2][ROWS_LANES][n_experts]: values plus bias, then the best experts */
+    void *rank;   /* of moesim_column_rank() */
 };
+
+static size_t rows_size(uint32_t n_experts)
+{
+    return (size_t)MAX_THREADS * 2 * ROWS_LANES * n_experts;
+}
 
 size_t moesim_quantile_bias_work(uint32_t max_tokens, uint32_t n_experts)
 {
-    return sizeof(float) *
-           ((size_t)max_tokens * (1 + MAX_THREADS * COLUMNS) + (size_t)MAX_THREADS * 2 * ROWS_LANES * n_experts);
+    return sizeof(float) * (max_tokens + rows_size(n_experts)) + moesim_column_rank_work(max_tokens);
 }
 
 static int n_threads(void)
@@ -134,41 +93,25 @@ static void find_alpha(const float *values, size_t stride, uint32_t first, uint3
     }
 }
 
-/* asked[e] of up to COLUMNS experts from `first`; `columns` is [COLUMNS][n_tokens]. */
-static void find_asked(const float *values, size_t stride, uint32_t n_tokens, uint32_t first, uint32_t n_columns,
-                       const float *alpha, uint32_t rank, uint32_t *columns, float *asked)
-{
-    uint32_t n = 0;
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        if (alpha[t] != alpha[t])
-            continue;
-        for (uint32_t j = 0; j < n_columns; j++)
-            columns[(size_t)j * n_tokens + n] = to_order(values[t * stride + first + j] - alpha[t]);
-        n++;
-    }
-    for (uint32_t j = 0; j < n_columns; j++)
-        asked[first + j] = -from_order(nth_largest(columns + (size_t)j * n_tokens, n, rank));
-}
-
 void moesim_quantile_bias(const float *values, size_t stride, uint32_t n_tokens, uint32_t n_experts, uint32_t k,
                           const float *bias, const uint8_t *skip, void *work, float *asked)
 {
-    assert(k < n_experts);
     struct work w = {.alpha = work};
+    uint32_t n = 0;
     w.rows = w.alpha + n_tokens;
-    w.columns = (uint32_t *)(w.rows + (size_t)MAX_THREADS * 2 * ROWS_LANES * n_experts);
-#pragma omp parallel for schedule(static) num_threads(n_threads())
+    w.rank = w.rows + rows_size(n_experts);
+    assert(k < n_experts);
+    memset(asked, 0, n_experts * sizeof *asked);
+#pragma omp parallel for schedule(static) num_threads(n_threads()) if (n_tokens >= ROWS_PARALLEL)
     for (uint32_t t = 0; t < n_tokens; t += ROWS_LANES)
         find_alpha(values, stride, t, n_tokens, n_experts, k, bias, skip,
                    w.rows + (size_t)omp_get_thread_num() * 2 * ROWS_LANES * n_experts, w.alpha);
-    uint32_t n = 0;
     for (uint32_t t = 0; t < n_tokens; t++)
         n += w.alpha[t] == w.alpha[t];
-    memset(asked, 0, n_experts * sizeof *asked);
-    const uint32_t rank = (uint32_t)((uint64_t)n * k / n_experts);
-#pragma omp parallel for schedule(static) num_threads(n_threads()) if (n > 0)
-    for (uint32_t e = 0; e < n_experts; e += COLUMNS)
-        if (n > 0)
-            find_asked(values, stride, n_tokens, e, n_experts - e < COLUMNS ? n_experts - e : COLUMNS, w.alpha, rank,
-                       w.columns + (size_t)omp_get_thread_num() * COLUMNS * n_tokens, asked);
+    if (n == 0)
+        return;
+    moesim_column_rank(values, stride, n_tokens, n_experts, w.alpha, (uint32_t)((uint64_t)n * k / n_experts), w.rank,
+                       asked);
+    for (uint32_t e = 0; e < n_experts; e++)
+        asked[e] = -asked[e];
 }
