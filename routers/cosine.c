@@ -23,15 +23,8 @@ struct cosine_params {
 
 static const struct moesim_param cosine_schema[] = {
     MOESIM_FIT_PARAMS(struct cosine_params, choice, "top_k", "0", "megatron", "token"),
-    MOESIM_CHOICE_IN(struct cosine_params, choice, score, "softmax", MOESIM_SCORE_CHOICES,
-                     "score function over the logits"),
-    MOESIM_CHOICE_IN(struct cosine_params, choice, weight, "none", MOESIM_WEIGHT_CHOICES,
-                     "gate weight: raw score, divided by the selected sum, or softmax of the selected logits"),
-    MOESIM_CHOICE_IN(struct cosine_params, choice, renorm, "before-drop", MOESIM_RENORM_CHOICES,
-                     "whether sum and softmax run over all selected experts or only the kept ones"),
-    MOESIM_PARAM_IN(struct cosine_params, choice, scale, "1", 0, 1e6, "factor on every gate weight"),
-    MOESIM_CHOICE_IN(struct cosine_params, choice, overflow, "drop", MOESIM_OVERFLOW_CHOICES,
-                     "what happens to a refused pair"),
+    MOESIM_SCORE_PARAMS(struct cosine_params, choice, "softmax", "none", "1"),
+    MOESIM_OVERFLOW_PARAMS(struct cosine_params, choice, "drop"),
     MOESIM_PARAM(struct cosine_params, dim, "16", 1, 65536, "dimensions in which token and expert are compared"),
     MOESIM_PARAM(struct cosine_params, temperature, "0.5", 0.01, 1e6, "divides the cosine, before training"),
     MOESIM_PARAM_END,

@@ -111,7 +111,8 @@ enum moesim_priority {
 #define MOESIM_OVERFLOW_CHOICES "drop|reroute"
 enum moesim_overflow {
     MOESIM_DROP,    /* the refused pair is lost; the residual carries the token */
-    MOESIM_REROUTE, /* the token goes to its best-scored expert with a free slot that it does not use yet */
+    MOESIM_REROUTE, /* the token goes to a free slot of an expert that it does not use yet: the best-scored such
+                       expert, token after token; or round by round, see moesim_token_choice.rounds */
 };
 
 /* ---- weights ---- */
@@ -133,6 +134,11 @@ enum moesim_renorm { MOESIM_BEFORE_DROP, MOESIM_AFTER_DROP };
 #define MOESIM_GROUP_SCORE_CHOICES "max|top2|topk"
 enum moesim_group_score { MOESIM_GROUP_MAX, MOESIM_GROUP_TOP2, MOESIM_GROUP_TOPK };
 
+/* What the bias is added to before experts are compared, and so its unit. With logits a score function plays no part in
+ * the choice, only in the weights. */
+#define MOESIM_BIAS_ON_CHOICES "scores|logits"
+enum moesim_bias_on { MOESIM_BIAS_ON_SCORES, MOESIM_BIAS_ON_LOGITS };
+
 /* How the bias follows the counts c of a global batch; mean is their mean over experts. */
 #define MOESIM_BIAS_UPDATE_CHOICES "none|sign|sign-centred|proportional|quantile"
 enum moesim_bias_update {
@@ -147,13 +153,14 @@ enum moesim_bias_update {
 #define MOESIM_SECOND_CHOICES "all|random"
 enum moesim_second { MOESIM_SECOND_ALL, MOESIM_SECOND_RANDOM };
 
-/* What an auxiliary loss counts as f_e: shares that sum to 1 or to k; every choice or the first; as chosen, as kept, or
- * as the best k scores without noise, bias, groups of experts and capacity would have it. */
+/* What an auxiliary loss counts as f_e: shares that sum to 1 or to k; every choice, the first, or all that a token may
+ * try in its rounds (k without rounds); as chosen, as kept, or as the best scores without noise, bias, groups of
+ * experts and capacity would have it. */
 #define MOESIM_AUX_DIVIDE_CHOICES "k|none"
-#define MOESIM_AUX_CHOICES_CHOICES "all|first"
+#define MOESIM_AUX_CHOICES_CHOICES "all|first|listed"
 #define MOESIM_AUX_COUNT_CHOICES "before-drop|after-drop|unbiased"
 enum moesim_aux_divide { MOESIM_AUX_BY_K, MOESIM_AUX_UNDIVIDED };
-enum moesim_aux_choices { MOESIM_AUX_ALL, MOESIM_AUX_FIRST };
+enum moesim_aux_choices { MOESIM_AUX_ALL, MOESIM_AUX_FIRST, MOESIM_AUX_LISTED };
 enum moesim_aux_count { MOESIM_AUX_BEFORE_DROP, MOESIM_AUX_AFTER_DROP, MOESIM_AUX_UNBIASED };
 
 /* ---- the token-choice family: a point on the axes above ---- */
@@ -166,11 +173,14 @@ struct moesim_token_choice {
     const char *group;                                                 /* see moesim_group_parse */
     double scale, capacity_factor;
     uint32_t min_capacity;
+    /* Of rerouting: a token's list is its `rounds` best experts, and in round i every token that is still short of an
+     * expert tries the i-th of its list; 0 = no list, each refused pair looks through all experts at once. */
+    uint32_t rounds;
     double jitter;
 
     uint32_t n_groups, topk_groups, group_score; /* of experts: equal runs of consecutive ones; 0 or 1 = no groups */
     const char *bias;                            /* a file's name; "" or NULL = none */
-    uint32_t bias_update;
+    uint32_t bias_on, bias_update;
     double gamma;
     double noise;
     uint32_t second;
@@ -200,16 +210,28 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_group_parse(const char *t
         MOESIM_PARAM_IN(T, m, group, "device", 0, 0,                                                                   \
                         "tokens that share capacity and priority: device, batch, sequence or a number of tokens")
 
-/* Rows of score, weight and overflow. */
-#define MOESIM_WEIGHT_PARAMS(T, m, score_, weight_, scale_)                                                            \
+/* Rows of the scores and the weights made of them. */
+#define MOESIM_SCORE_PARAMS(T, m, score_, weight_, scale_)                                                             \
     MOESIM_CHOICE_IN(T, m, score, score_, MOESIM_SCORE_CHOICES, "score function over the gate's logits"),              \
         MOESIM_CHOICE_IN(T, m, weight, weight_, MOESIM_WEIGHT_CHOICES,                                                 \
                          "gate weight: raw score, divided by the selected sum, or softmax of the selected logits"),    \
         MOESIM_CHOICE_IN(T, m, renorm, "before-drop", MOESIM_RENORM_CHOICES,                                           \
                          "whether sum and softmax run over all selected experts or only the kept ones"),               \
-        MOESIM_PARAM_IN(T, m, scale, scale_, 0, 1e6, "factor on every gate weight"),                                   \
-        MOESIM_CHOICE_IN(T, m, overflow, "drop", MOESIM_OVERFLOW_CHOICES, "what happens to a refused pair"),           \
-        MOESIM_PARAM_IN(T, m, jitter, "0", 0, 0.999, "gate input times U(1-jitter, 1+jitter) in training")
+        MOESIM_PARAM_IN(T, m, scale, scale_, 0, 1e6, "factor on every gate weight")
+
+/* The row of what becomes of a refused pair, and that of rerouting in rounds. */
+#define MOESIM_OVERFLOW_PARAMS(T, m, overflow_)                                                                        \
+    MOESIM_CHOICE_IN(T, m, overflow, overflow_, MOESIM_OVERFLOW_CHOICES, "what happens to a refused pair")
+#define MOESIM_ROUNDS_PARAMS(T, m, rounds_)                                                                            \
+    MOESIM_PARAM_IN(T, m, rounds, rounds_, 0, 65536,                                                                   \
+                    "of rerouting: round i takes tokens still short of an expert to their i-th choice; 0 = a "         \
+                    "refused pair looks through all experts at once")
+#define MOESIM_JITTER_PARAMS(T, m)                                                                                     \
+    MOESIM_PARAM_IN(T, m, jitter, "0", 0, 0.999, "gate input times U(1-jitter, 1+jitter) in training")
+
+/* Rows of scores, weights, overflow and jitter. */
+#define MOESIM_WEIGHT_PARAMS(T, m, score_, weight_, scale_)                                                            \
+    MOESIM_SCORE_PARAMS(T, m, score_, weight_, scale_), MOESIM_OVERFLOW_PARAMS(T, m, "drop"), MOESIM_JITTER_PARAMS(T, m)
 
 /* The rows that moesim_token_choice_route() needs; the five defaults in which most routers differ are given. */
 #define MOESIM_TOKEN_CHOICE_PARAMS(T, m, k_, weight_, factor_, rule_, priority_)                                       \
@@ -224,8 +246,11 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_group_parse(const char *t
                          "what groups are compared by: best score, sum of the best 2, or of the best k / topk_groups")
 
 /* Rows of the bias, for the hooks below. */
-#define MOESIM_BIAS_PARAMS(T, m, bias_update_, gamma_)                                                                 \
-    MOESIM_FILE_IN(T, m, bias, "added to the scores for selection only: .npy of [experts] or [layers, experts]"),      \
+#define MOESIM_BIAS_PARAMS(T, m, bias_update_, gamma_) MOESIM_BIAS_ON_PARAMS(T, m, "scores", bias_update_, gamma_)
+#define MOESIM_BIAS_ON_PARAMS(T, m, bias_on_, bias_update_, gamma_)                                                    \
+    MOESIM_FILE_IN(T, m, bias, "added for selection only, see bias_on: .npy of [experts] or [layers, experts]"),       \
+        MOESIM_CHOICE_IN(T, m, bias_on, bias_on_, MOESIM_BIAS_ON_CHOICES,                                              \
+                         "what the bias is added to: experts are compared by score + bias or by logit + bias"),        \
         MOESIM_CHOICE_IN(T, m, bias_update, bias_update_, MOESIM_BIAS_UPDATE_CHOICES,                                  \
                          "how the bias follows the counts after each global batch of training"),                       \
         MOESIM_PARAM_IN(T, m, gamma, gamma_, 0, 1e3, "step of bias_update; quantile has none")
@@ -250,7 +275,8 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_group_parse(const char *t
         MOESIM_PARAM_IN(T, m, aux_coef, coef_, 0, 1e6, "factor on the losses of aux_form"),                            \
         MOESIM_CHOICE_IN(T, m, aux_divide, "k", MOESIM_AUX_DIVIDE_CHOICES,                                             \
                          "whether the counted shares are divided by k (their sum is 1) or not (k)"),                   \
-        MOESIM_CHOICE_IN(T, m, aux_choices, choices_, MOESIM_AUX_CHOICES_CHOICES, "which choices are counted"),        \
+        MOESIM_CHOICE_IN(T, m, aux_choices, choices_, MOESIM_AUX_CHOICES_CHOICES,                                      \
+                         "which choices are counted: all k, the first, or the whole list of rounds"),                  \
         MOESIM_CHOICE_IN(T, m, aux_count, count_, MOESIM_AUX_COUNT_CHOICES,                                            \
                          "what is counted: choices, kept pairs, or the best k scores without bias, groups and noise"), \
         MOESIM_PARAM_IN(T, m, z_coef, "0", 0, 1e6, "coefficient of the router z-loss")
@@ -272,8 +298,8 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_token_choice_init(const s
                                                                          struct moesim_error *err);
 
 /* route() of the family: selects by `logits` ([n_tokens][stride], the batch's columns or a noisy copy; scores and
- * weights come from it too) plus `bias` ([n_experts] or NULL, for selection only), fits the choices into capacity, sets
- * weights and fills the plan. */
+ * weights come from it too) plus `bias` ([n_experts] or NULL, for selection only, on what p->bias_on says), fits the
+ * choices into capacity, sets weights and fills the plan. */
 MOESIM_API MOESIM_MUST_CHECK enum moesim_status
 moesim_token_choice_route(const struct moesim_token_choice *p, const struct moesim_batch *batch, const float *logits,
                           size_t stride, const float *bias, struct moesim_token_choice_scratch *scratch,

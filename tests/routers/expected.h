@@ -96,6 +96,8 @@ struct choice {
 struct choice choice_start(struct expected *x, const double *logit, uint32_t n, uint32_t k);
 /* Adds bias[n] to the scores for selection. */
 void choice_bias(struct choice *c, const struct expected *x, const float *bias);
+/* Selection by logit + bias[n], a float32 sum. */
+void choice_bias_on_logits(struct choice *c, const struct expected *x, const float *bias);
 void choice_end(struct choice *c);
 
 /* The k best of every token by `select`. */

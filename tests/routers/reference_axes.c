@@ -83,6 +83,15 @@ static void choose_from_each_group(struct expected *x, const struct choice *c, u
 
 /* ---- losses ---- */
 
+/* How many experts a token's list has: its k choices, and in rounds as many as it may try. */
+static uint32_t listed(struct expected *x, uint32_t k)
+{
+    const uint32_t G = (uint32_t)optional(x, "n_groups", 1), M = (uint32_t)optional(x, "topk_groups", 0);
+    const double within = G > 1 && M > 0 ? (double)x->n_experts / G * M : x->n_experts;
+    const double rounds = is(x, "overflow", "reroute") ? optional(x, "rounds", 0) : 0;
+    return (uint32_t)fmax(k, fmin(rounds, within));
+}
+
 struct shares {
     double *score; /* [n_tokens][n] of the losses: sigmoid and sqrt-softplus over their sum */
     double *count; /* [n_tokens][n] 1 where the pair is counted */
@@ -94,34 +103,50 @@ static bool is_good(struct expected *x, uint32_t t)
     return x->n[t] > 0 && pair_of(x, t, 0)->fate != MOESIM_BAD_ROW;
 }
 
-/* What the losses count: chosen, kept, or the best k of the plain scores; all ranks or the first. */
-static struct shares loss_shares(struct expected *x, const struct choice *plain, bool first_only, bool as_chosen)
+/* How many experts token t compares as better than e. */
+static uint32_t n_better(struct expected *x, const struct choice *c, uint32_t t, uint32_t e)
+{
+    const double *select = c->select + (size_t)t * c->n;
+    uint32_t n = 0;
+    for (uint32_t j = 0; j < c->n; j++)
+        n += select[j] == select[e]         ? j < e
+             : c->exact || isnan(select[j]) ? select[j] > select[e]
+                                            : larger(x, select[j], select[e]);
+    return n;
+}
+
+/* What the losses count: chosen, kept, or the best k of the plain scores; all ranks or the first. Or the token's whole
+ * list, tried or not. */
+static struct shares loss_shares(struct expected *x, const struct choice *plain, const struct choice *chosen,
+                                 bool first_only, bool as_chosen)
 {
     const uint32_t n = plain->n;
-    struct shares s = {.n = n, .k = first_only ? 1 : plain->k};
+    const bool unbiased = !as_chosen && is(x, "aux_count", "unbiased");
+    const bool whole = !first_only && is(x, "aux_choices", "listed") && !is(x, "aux_count", "after-drop");
+    struct shares s = {.n = n, .k = first_only ? 1 : whole ? listed(x, plain->k) : plain->k};
     s.score = calloc((size_t)x->n_tokens * n + 1, sizeof *s.score);
     s.count = calloc((size_t)x->n_tokens * n + 1, sizeof *s.count);
     const bool normalise =
         has_parameter(x, "aux_form") && (is(x, "score", "sigmoid") || is(x, "score", "sqrt-softplus"));
     for (uint32_t t = 0; t < x->n_tokens; t++) {
-        const double *p = plain->score + (size_t)t * n, *select = plain->select + (size_t)t * n;
-        const uint32_t ranks = s.k;
+        const struct choice *by = unbiased ? plain : chosen;
+        const double *p = plain->score + (size_t)t * n, *select = by->select + (size_t)t * n;
+        const uint32_t ranks = s.k, own = whole ? plain->k : ranks; /* own choices come first in the list */
         double sum = 0;
         for (uint32_t e = 0; e < n; e++)
             sum += isnan(p[e]) ? 0 : p[e];
         for (uint32_t e = 0; e < n && is_good(x, t); e++) {
             s.score[t * n + e] = isnan(p[e]) ? 0 : p[e] / (normalise ? sum + 1e-20 : 1);
-            uint32_t before = 0;
-            for (uint32_t j = 0; j < n; j++)
-                before += select[j] > select[e] || (select[j] == select[e] && j < e);
-            if (!as_chosen && is(x, "aux_count", "unbiased") && !isnan(select[e]))
-                s.count[t * n + e] = before < ranks;
+            if ((unbiased || ranks > own) && !isnan(select[e])) {
+                const uint32_t rank = n_better(x, by, t, e);
+                s.count[t * n + e] = rank < ranks && (unbiased || rank >= own);
+            }
         }
         for (uint32_t c = 0; c < x->n[t] && is_good(x, t); c++) {
             const struct expected_pair *q = pair_of(x, t, c);
             const bool kept = q->fate == MOESIM_KEPT, after = !as_chosen && is(x, "aux_count", "after-drop");
-            if ((as_chosen || !is(x, "aux_count", "unbiased")) && q->fate != MOESIM_BAD_ROW)
-                s.count[t * n + q->expert] = after ? kept && c < (first_only ? 1 : x->width) : c < ranks;
+            if (!unbiased && q->fate != MOESIM_BAD_ROW && (after || c < own))
+                s.count[t * n + q->expert] = after ? kept && c < (first_only ? 1 : x->width) : 1;
         }
     }
     return s;
@@ -270,7 +295,7 @@ static double form_loss(struct expected *x, const char *form, const struct choic
     const bool gshard = strcmp(form, "gshard") == 0;
     const uint32_t D = (uint32_t)optional(x, "n_groups", 1), kept = (uint32_t)optional(x, "topk_groups", 1);
     const uint32_t M = kept > 0 ? kept : D;
-    struct shares s = loss_shares(x, plain, gshard || is(x, "aux_choices", "first"), gshard);
+    struct shares s = loss_shares(x, plain, noisy, gshard || is(x, "aux_choices", "first"), gshard);
     double loss = 0, all = 0, counted = 0;
     if (strcmp(form, "z") == 0) {
         loss = z_loss(x);
@@ -402,7 +427,9 @@ void reference_axes(struct expected *x)
     struct choice noisy = noisy_choice(x, k), plain = choice_start(x, NULL, x->n_experts, k);
     const float *bias = x->trial->shape.n_memory > 0 ? x->memory : NULL; /* it starts as the file's, else 0 */
     const bool grouped = G > 1 && optional(x, "topk_groups", 0) != G;
-    if (bias || grouped)
+    if (bias && is(x, "bias_on", "logits"))
+        choice_bias_on_logits(&noisy, x, bias);
+    else if (bias || grouped)
         choice_bias(&noisy, x, bias);
     mask_groups(x, &noisy);
     uint32_t *withdrawn = calloc((size_t)x->n_tokens + 1, sizeof *withdrawn);
@@ -442,28 +469,36 @@ static double nth_of(const double *values, uint32_t n, uint32_t rank)
     return NAN;
 }
 
-/* Quantile balancing (row 12 of section 1.3) in the unit of the bias, scores: b = -(beta - mean beta). */
-static void quantile_rule(struct expected *x, const struct choice *scores, double *memory)
+static bool all_finite(const double *v, uint32_t n)
+{
+    bool finite = true;
+    for (uint32_t e = 0; e < n; e++)
+        finite = finite && isfinite(v[e]);
+    return finite;
+}
+
+/* Quantile balancing (row 12 of section 1.3) in the unit of the bias: b = -(beta - mean beta). Tokens that lack a
+ * number take no part. */
+static void quantile_rule(struct expected *x, const double *values, double *memory)
 {
     const uint32_t n = x->n_experts, k = count(x, "k");
     double *margin = calloc((size_t)x->n_tokens + 1, sizeof *margin), *alpha = calloc(x->n_tokens + 1, sizeof *alpha);
     double *beta = calloc(n, sizeof *beta), *row = calloc(n, sizeof *row), mean = 0;
     uint32_t m = 0;
     for (uint32_t t = 0; t < x->n_tokens; t++) {
-        if (!is_good(x, t))
+        alpha[t] = NAN;
+        if (!is_good(x, t) || !all_finite(values + (size_t)t * n, n))
             continue;
-        for (uint32_t e = 0; e < n; e++) {
-            row[e] = scores->score[(size_t)t * n + e] + memory[e];
-            x->ambiguous |= isnan(row[e]);
-        }
+        for (uint32_t e = 0; e < n; e++)
+            row[e] = values[(size_t)t * n + e] + memory[e];
         alpha[t] = nth_of(row, n, k + 1);
         m++;
     }
     for (uint32_t e = 0; e < n && m > 0; e++) {
         uint32_t i = 0;
         for (uint32_t t = 0; t < x->n_tokens; t++)
-            if (is_good(x, t))
-                margin[i++] = scores->score[(size_t)t * n + e] - alpha[t];
+            if (!isnan(alpha[t]))
+                margin[i++] = values[(size_t)t * n + e] - alpha[t];
         beta[e] = nth_of(margin, m, m * k / n + 1);
         mean += beta[e] / n;
     }
@@ -483,7 +518,7 @@ void update_axes(struct expected *x, double *memory)
     x->compare_memory = true;
     if (is(x, "bias_update", "quantile")) {
         struct choice scores = choice_start(x, NULL, n, count(x, "k"));
-        quantile_rule(x, &scores, memory);
+        quantile_rule(x, is(x, "bias_on", "logits") ? scores.logit : scores.score, memory);
         choice_end(&scores);
         return;
     }

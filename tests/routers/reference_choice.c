@@ -33,6 +33,16 @@ struct choice choice_start(struct expected *x, const double *logit, uint32_t n, 
     return c;
 }
 
+void choice_bias_on_logits(struct choice *c, const struct expected *x, const float *bias)
+{
+    for (uint32_t t = 0; t < x->n_tokens; t++)
+        for (uint32_t e = 0; e < c->n; e++) {
+            const double score = c->score[(size_t)t * c->n + e];
+            const float logit = (float)c->logit[(size_t)t * c->n + e];
+            c->select[(size_t)t * c->n + e] = isnan(score) ? NAN : (double)(float)(logit + bias[e]);
+        }
+}
+
 void choice_bias(struct choice *c, const struct expected *x, const float *bias)
 {
     c->exact = false;
@@ -175,6 +185,16 @@ static void doubt_order(struct expected *x, const struct entry *entry, uint32_t 
                 larger(x, entry[i].value, entry[j].value);
 }
 
+static void serve(struct expected *x, const struct choice *c, const struct entry *q, uint32_t e, uint32_t *taken)
+{
+    pair_of(x, q->token, q->choice)->fate = MOESIM_REROUTED;
+    struct expected_pair *p = want(x, q->token, e, c->score[(size_t)q->token * c->n + e]);
+    x->n_wanted--; /* it serves what was wanted already */
+    p->fate = MOESIM_KEPT;
+    p->slot = (int32_t)taken[e]++;
+    p->weight = q->choice; /* orders the added pairs until they are weighed */
+}
+
 /* The refused pair's token goes to its best expert with a free slot that it does not name yet. */
 static void reroute(struct expected *x, const struct choice *c, struct entry q, uint32_t slots, uint32_t *taken)
 {
@@ -186,14 +206,50 @@ static void reroute(struct expected *x, const struct choice *c, struct entry q, 
         if (!isnan(select[e]) && select[e] > -HUGE_VAL && taken[e] < slots && !uses(x, q.token, e) &&
             (best == MOESIM_NO_EXPERT || beats(x, c, select[e], select[best])))
             best = e;
-    if (best == MOESIM_NO_EXPERT)
-        return;
-    pair_of(x, q.token, q.choice)->fate = MOESIM_REROUTED;
-    struct expected_pair *p = want(x, q.token, best, c->score[(size_t)q.token * c->n + best]);
-    x->n_wanted--; /* it serves what was wanted already */
-    p->fate = MOESIM_KEPT;
-    p->slot = (int32_t)taken[best]++;
-    p->weight = q.choice; /* orders the added pairs until they are weighed */
+    if (best != MOESIM_NO_EXPERT)
+        serve(x, c, &q, best, taken);
+}
+
+/* The token's expert of that rank (from 0) by what experts are compared by; MOESIM_NO_EXPERT past the last number. */
+static uint32_t nth_choice(struct expected *x, const struct choice *c, uint32_t t, uint32_t rank)
+{
+    const double *select = c->select + (size_t)t * c->n;
+    bool *gone = calloc(c->n, sizeof *gone);
+    uint32_t best = MOESIM_NO_EXPERT;
+    for (uint32_t i = 0; i <= rank; i++) {
+        best = MOESIM_NO_EXPERT;
+        for (uint32_t e = 0; e < c->n; e++)
+            if (!gone[e] && !isnan(select[e]) && (best == MOESIM_NO_EXPERT || beats(x, c, select[e], select[best])))
+                best = e;
+        if (best == MOESIM_NO_EXPERT)
+            break;
+        gone[best] = true;
+    }
+    free(gone);
+    return best;
+}
+
+/* No token left behind: in round i every token still short of an expert tries its i-th choice, in the order of the
+ * queue; the first k rounds were the admission. */
+static void reroute_in_rounds(struct expected *x, const struct choice *c, const struct entry *entry, uint32_t n,
+                              uint32_t k, uint32_t slots, uint32_t *taken)
+{
+    const uint32_t rounds = count(x, "rounds");
+    bool *served = calloc(x->n_tokens + 1, sizeof *served); /* in this round */
+    for (uint32_t rank = k; rank < rounds; rank++) {
+        memset(served, 0, x->n_tokens * sizeof *served);
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t t = entry[i].token;
+            if (pair_of(x, t, entry[i].choice)->fate != MOESIM_OVER_CAPACITY || served[t])
+                continue;
+            const uint32_t e = nth_choice(x, c, t, rank);
+            if (e != MOESIM_NO_EXPERT && taken[e] < slots) {
+                serve(x, c, &entry[i], e, taken);
+                served[t] = true;
+            }
+        }
+    }
+    free(served);
 }
 
 static void sort_added(struct expected *x, uint32_t t, uint32_t k)
@@ -243,9 +299,13 @@ static void fit_group(struct expected *x, const struct choice *c, uint32_t k, ui
     }
     if (is(x, "priority", "prob") || is(x, "priority", "random"))
         slots_in_token_order(x, first, last);
-    for (uint32_t i = 0; c && is(x, "overflow", "reroute") && i < n; i++)
-        if (pair_of(x, entry[i].token, entry[i].choice)->fate == MOESIM_OVER_CAPACITY)
-            reroute(x, c, entry[i], slots, taken);
+    const bool reroutes = c && is(x, "overflow", "reroute"), by_round = has_parameter(x, "rounds");
+    if (reroutes && by_round && number(x, "rounds") > 0)
+        reroute_in_rounds(x, c, entry, n, k, slots, taken);
+    else
+        for (uint32_t i = 0; reroutes && i < n; i++)
+            if (pair_of(x, entry[i].token, entry[i].choice)->fate == MOESIM_OVER_CAPACITY)
+                reroute(x, c, entry[i], slots, taken);
     for (uint32_t t = first; t < last; t++)
         sort_added(x, t, k);
     free(entry);

@@ -7,6 +7,8 @@ const struct reference_entry reference_table[] = {
     {"softmax-topk", reference_axes, update_axes},
     {"noisy-topk", reference_noisy_topk, NULL},
     {"switch", reference_axes, update_axes},
+    {"ntlb", reference_axes, update_axes},
+    {"quantile", reference_axes, update_axes},
     {"gshard", reference_axes, update_axes},
     {"vmoe", reference_axes, update_axes},
     {"expert-choice", reference_expert_choice, NULL},

@@ -46,6 +46,16 @@ static enum moesim_status check_bias_file(const struct moesim_token_choice *p, c
     return MOESIM_OK;
 }
 
+static enum moesim_status check_bias_unit(const struct moesim_token_choice *p, struct moesim_error *err)
+{
+    if (has_bias(p) && p->bias_on == MOESIM_BIAS_ON_LOGITS && p->n_groups > 1)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "bias_on = logits and n_groups = %u: groups of experts are compared by scores, so bias_on "
+                           "should be scores or n_groups 1",
+                           p->n_groups);
+    return MOESIM_OK;
+}
+
 static enum moesim_status check_quantile(const struct moesim_token_choice *p, const struct moesim_env *env,
                                          struct moesim_error *err)
 {
@@ -94,6 +104,8 @@ enum moesim_status moesim_choice_shape(const void *params, const struct moesim_e
     if (!status)
         status = check_bias_file(p, env, err);
     if (!status)
+        status = check_bias_unit(p, err);
+    if (!status)
         status = check_quantile(p, env, err);
     if (!status)
         status = check_losses(p, err);
@@ -127,7 +139,9 @@ enum moesim_status moesim_choice_init(void *state, const void *params, const str
     if (ok && p->noise > 0)
         ok = ROOM(noisy, n);
     if (ok && p->bias_update == MOESIM_BIAS_QUANTILE) {
-        ok = ROOM(values, n) && ROOM(asked, env->n_experts) && ROOM(asked_sum, env->n_experts);
+        ok = ROOM(asked, env->n_experts) && ROOM(asked_sum, env->n_experts);
+        if (p->bias_on == MOESIM_BIAS_ON_SCORES)
+            ok = ok && ROOM(values, n);
         w->quantile = moesim_alloc(arena, moesim_quantile_bias_work(env->max_tokens, env->n_experts), 1);
         ok = ok && w->quantile;
     }
@@ -172,8 +186,8 @@ static void add_noise(const struct moesim_choice_state *s, const struct moesim_b
     }
 }
 
-/* Notes the bias that this micro-batch's clean scores ask for. A micro-batch that is routed again replaces what it had
- * noted. */
+/* Notes the bias that this micro-batch's clean scores, or logits, ask for. A micro-batch that is routed again replaces
+ * what it had noted. */
 static void ask_for_bias(struct moesim_choice_state *s, const struct moesim_batch *batch)
 {
     struct moesim_choice_work *w = s->work;
@@ -186,9 +200,12 @@ static void ask_for_bias(struct moesim_choice_state *s, const struct moesim_batc
         w->n_asked++;
     }
     w->last_micro_batch = batch->micro_batch;
-    moesim_scores(s->choice.score, batch->columns, batch->stride, batch->n_tokens, w->n_experts, w->values);
-    moesim_quantile_bias(w->values, w->n_experts, batch->n_tokens, w->n_experts, s->choice.k, batch->memory,
-                         batch->padding, w->quantile, w->asked);
+    const float *values = w->values ? w->values : batch->columns;
+    const size_t stride = w->values ? w->n_experts : batch->stride;
+    if (w->values)
+        moesim_scores(s->choice.score, batch->columns, batch->stride, batch->n_tokens, w->n_experts, w->values);
+    moesim_quantile_bias(values, stride, batch->n_tokens, w->n_experts, s->choice.k, batch->memory, batch->padding,
+                         w->quantile, w->asked);
 }
 
 enum moesim_status moesim_choice_route(void *state, const struct moesim_batch *batch, struct moesim_plan *plan,

@@ -62,7 +62,8 @@ struct choice_losses {
     uint64_t *earlier; /* [E] counts of the global batch's micro-batches before the last, and of the last */
     uint64_t *last;
     uint32_t last_micro_batch;
-    uint32_t *unbiased; /* [max_tokens * k] the k best by clean score alone, or NULL where that is what was chosen */
+    uint32_t n_choices; /* that a token can have in the counts: k, or its whole list */
+    uint32_t *unbiased; /* [max_tokens * n_choices] the best by clean score alone, or NULL where that was chosen */
     uint32_t *sequence; /* [max_tokens or max_groups + 1] where sequences start, or NULL */
 };
 
@@ -72,7 +73,7 @@ struct moesim_choice_work {
     uint32_t n_experts;
     bool has_bias;
     float *noisy;  /* [max_tokens][E] logits with noise, or NULL */
-    float *values; /* [max_tokens][E] scores for the quantile rule, or NULL */
+    float *values; /* [max_tokens][E] scores for the quantile rule; NULL = not needed, or it looks at logits */
     void *quantile;
     float *asked;      /* [E] the bias this micro-batch asks for */
     double *asked_sum; /* [E] over the micro-batches before it in the global batch */

@@ -26,6 +26,9 @@ enum moesim_status choice_losses_init(const struct moesim_token_choice *p, const
     if (status || l->list.n == 0)
         return status;
     l->n_experts = env->n_experts;
+    l->n_choices = p->aux_choices == MOESIM_AUX_LISTED && p->aux_count != MOESIM_AUX_AFTER_DROP
+                       ? token_choice_listed(p, env->n_experts)
+                       : p->k;
     l->wants_load = losses_have(&l->list, LOSS_LOAD);
     l->last_micro_batch = UINT32_MAX;
     bool ok = true;
@@ -34,7 +37,7 @@ enum moesim_status choice_losses_init(const struct moesim_token_choice *p, const
     ok = ok && ROOM(count, n_experts) && ROOM(first, n_experts) && ROOM(sent, n_experts);
     ok = ok && ROOM(earlier, n_experts) && ROOM(last, n_experts);
     if (p->aux_count == MOESIM_AUX_UNBIASED && !choices_are_unbiased(p))
-        ok = ok && ROOM(unbiased, (size_t)env->max_tokens * p->k);
+        ok = ok && ROOM(unbiased, (size_t)env->max_tokens * l->n_choices);
     if (losses_have(&l->list, LOSS_SEQUENCE))
         ok = ok && ROOM(sequence, (size_t)(env->max_tokens > env->max_groups ? env->max_tokens : env->max_groups) + 1);
 #undef ROOM
@@ -65,18 +68,21 @@ static uint32_t counted(const struct token_choice *c, const struct choice_losses
 {
     const uint32_t i = plan->first[token] + j;
     if (l->unbiased)
-        return l->unbiased[(size_t)token * c->p->k + j];
+        return l->unbiased[(size_t)token * l->n_choices + j];
     if (c->p->aux_count == MOESIM_AUX_AFTER_DROP)
         return plan->fate[i] == MOESIM_KEPT ? plan->expert[i] : MOESIM_NO_EXPERT;
+    if (j >= c->p->k)
+        return c->scratch->list[(size_t)token * c->scratch->n_listed + j];
     return plan->expert[i];
 }
 
 /* How many experts of a token may count: all choices or the first; after the drop also what rerouting has added. */
-static uint32_t n_counted(const struct token_choice *c, const struct moesim_plan *plan, uint32_t token)
+static uint32_t n_counted(const struct token_choice *c, const struct choice_losses *l, const struct moesim_plan *plan,
+                          uint32_t token)
 {
     if (c->p->aux_choices == MOESIM_AUX_FIRST)
         return 1;
-    return c->p->aux_count == MOESIM_AUX_AFTER_DROP ? plan->first[token + 1] - plan->first[token] : c->p->k;
+    return c->p->aux_count == MOESIM_AUX_AFTER_DROP ? plan->first[token + 1] - plan->first[token] : l->n_choices;
 }
 
 static bool seen_before(const uint32_t *group, uint32_t n)
@@ -96,7 +102,7 @@ static void count_sent(const struct token_choice *c, struct choice_losses *l, co
     memset(l->sent, 0, l->n_experts * sizeof *l->sent);
     for (uint32_t t = s->first; t < s->last; t++) {
         uint32_t n = 0;
-        for (uint32_t j = 0; is_routed(plan, t) && j < n_counted(c, plan, t); j++) {
+        for (uint32_t j = 0; is_routed(plan, t) && j < n_counted(c, l, plan, t); j++) {
             const uint32_t e = counted(c, l, plan, t, j);
             if (e == MOESIM_NO_EXPERT)
                 continue;
@@ -116,7 +122,7 @@ static void count_scope(const struct token_choice *c, struct choice_losses *l, c
     for (uint32_t t = s->first; t < s->last; t++) {
         if (!is_routed(plan, t))
             continue;
-        const uint32_t first = plan->first[t], n = n_counted(c, plan, t);
+        const uint32_t first = plan->first[t], n = n_counted(c, l, plan, t);
         s->n_first++;
         l->first[plan->expert[first]]++;
         for (uint32_t j = 0; j < n; j++) {
@@ -285,7 +291,8 @@ static double evaluate(const struct token_choice *c, struct choice_losses *l, co
 {
     const struct moesim_token_choice *p = c->p;
     const uint32_t n_experts = l->n_experts;
-    const double undivided = p->aux_divide == MOESIM_AUX_UNDIVIDED && p->aux_choices == MOESIM_AUX_ALL ? p->k : 1;
+    const bool divided = p->aux_divide == MOESIM_AUX_BY_K || p->aux_choices == MOESIM_AUX_FIRST;
+    const double undivided = divided ? 1 : l->n_choices;
     const double share = s->n_counted > 0 ? undivided / (double)s->n_counted : 0;
     switch (form) {
     case LOSS_SWITCH:
@@ -471,12 +478,12 @@ static void do_all(struct pass *pass)
                                           batch->padding, pass->scale * list->item[i].coef, pass->d_columns);
 }
 
-/* The k best clean scores of every token, for the counts of aux_count = unbiased. */
-static void choose_unbiased(const struct token_choice *c, uint32_t *expert)
+/* The best clean scores of every token, for the counts of aux_count = unbiased. */
+static void choose_unbiased(const struct token_choice *c, struct choice_losses *l)
 {
     const struct moesim_batch *batch = c->batch;
     const struct rows_select select = {
-        .score = c->p->score, .n = batch->n_experts, .k = c->p->k, .by_score = c->p->score == MOESIM_RELU};
+        .score = c->p->score, .n = batch->n_experts, .k = l->n_choices, .by_score = c->p->score == MOESIM_RELU};
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t t = 0; t < batch->n_tokens; t += ROWS_LANES) {
         const float *row[ROWS_LANES];
@@ -484,7 +491,7 @@ static void choose_unbiased(const struct token_choice *c, uint32_t *expert)
         for (uint32_t i = 0; i < ROWS_LANES; i++) { /* spare lanes repeat the last row */
             const size_t token = t + i < batch->n_tokens ? t + i : batch->n_tokens - 1;
             row[i] = batch->columns + token * batch->stride;
-            out[i] = expert + token * c->p->k;
+            out[i] = l->unbiased + token * l->n_choices;
         }
         moesim_rows()->select(&select, row, token_choice_row(c), out, NULL);
     }
@@ -496,7 +503,7 @@ void choice_losses_add(const struct token_choice *c, struct choice_losses *l, st
     if (l->list.n == 0)
         return;
     if (l->unbiased)
-        choose_unbiased(c, l->unbiased);
+        choose_unbiased(c, l);
     do_all(&pass);
     for (uint32_t i = 0; i < l->list.n; i++)
         if (l->list.item[i].form != LOSS_LOAD || has_noise(c))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Overflow by rerouting: a refused pair's token goes to its best-scored expert that has a free slot and that the token
- * does not use yet.
+ * Overflow by rerouting: a refused pair's token goes to an expert that has a free slot and that the token does not use
+ * yet. Either each pair in turn looks through all experts and takes the best; or all go round by round through their
+ * tokens' lists of best experts, so that nobody gets its third choice before everybody has tried its second.
  */
 #include <assert.h>
 #include <math.h>
@@ -57,41 +58,80 @@ static const float *compared(const struct token_choice *c, uint32_t token, uint3
     const float *logits = c->logits + token * c->stride;
     float *values = scores + n_experts;
     moesim_rows()->scores(c->p->score, logits, n_experts, scores);
-    if (!token_choice_by_score(c->p, c->bias))
+    const float *shift = token_choice_shift(c);
+    if (!shift && !token_choice_by_score(c))
         return logits;
     for (uint32_t e = 0; e < n_experts; e++)
-        values[e] = scores[e] + (c->bias ? c->bias[e] : 0);
+        values[e] = shift ? logits[e] + shift[e] : scores[e] + (c->bias ? c->bias[e] : 0);
     if (token_choice_groups(c->p) > 1)
         limit_to_groups(c, refused, values, values + n_experts);
     return values;
 }
 
-void token_choice_reroute(struct token_choice *c, uint32_t group, const uint32_t *refused, uint32_t n)
+/* One group while its refused pairs are served. */
+struct slots {
+    const uint32_t *capacity; /* [E] */
+    uint32_t *taken;          /* [E] */
+};
+
+static bool can_serve(const struct token_choice *c, const struct slots *slots, uint32_t token, uint32_t expert)
 {
-    struct moesim_token_choice_scratch *s = c->scratch;
-    const uint32_t n_experts = s->n_experts;
-    const uint32_t *capacity = c->plan->capacity + (size_t)group * n_experts;
-    uint32_t *taken = s->taken + (size_t)group * n_experts;
+    return slots->taken[expert] < slots->capacity[expert] && !uses(c, token, expert);
+}
+
+static void serve(struct token_choice *c, struct slots *slots, uint32_t pair, uint32_t expert, float score)
+{
+    c->scratch->served[pair] = expert;
+    c->scratch->slot[pair] = (int32_t)slots->taken[expert]++;
+    c->scratch->score[pair] = score;
+    c->plan->fate[pair] = MOESIM_REROUTED;
+}
+
+static void serve_by_best_score(struct token_choice *c, struct slots *slots, uint32_t pair)
+{
+    const uint32_t token = token_of(c->plan, pair);
     float *scores = token_choice_row(c);
+    const float *value = compared(c, token, c->plan->expert[pair], scores);
+    uint32_t best = MOESIM_NO_EXPERT;
+    for (uint32_t e = 0; e < c->scratch->n_experts; e++) {
+        const bool better = best == MOESIM_NO_EXPERT ? value[e] == value[e] : value[e] > value[best];
+        if (better && can_serve(c, slots, token, e))
+            best = e;
+    }
+    if (best != MOESIM_NO_EXPERT)
+        serve(c, slots, pair, best, scores[best]);
+}
+
+/* Of a token's refused pairs one is served in a round, as the second finds the expert in use; the others go on. */
+static void serve_in_rounds(struct token_choice *c, struct slots *slots, uint32_t *refused, uint32_t n)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    for (uint32_t choice = c->p->k; choice < s->n_listed && n > 0; choice++) {
+        uint32_t n_left = 0;
+        for (uint32_t j = 0; j < n; j++) {
+            const uint32_t token = token_of(c->plan, refused[j]);
+            const size_t i = (size_t)token * s->n_listed + choice;
+            if (s->list[i] != MOESIM_NO_EXPERT && can_serve(c, slots, token, s->list[i]))
+                serve(c, slots, refused[j], s->list[i], s->list_score[i]);
+            else
+                refused[n_left++] = refused[j];
+        }
+        n = n_left;
+    }
+}
+
+void token_choice_reroute(struct token_choice *c, uint32_t group, uint32_t *refused, uint32_t n)
+{
+    const size_t row = (size_t)group * c->scratch->n_experts;
+    struct slots slots = {.capacity = c->plan->capacity + row, .taken = c->scratch->taken + row};
     const uint32_t *start = c->batch->group_start + group;
     for (uint32_t i = c->plan->first[start[0]]; i < c->plan->first[start[1]]; i++)
-        s->served[i] = MOESIM_NO_EXPERT;
-    for (uint32_t j = 0; j < n; j++) {
-        const uint32_t pair = refused[j], token = token_of(c->plan, pair);
-        const float *value = compared(c, token, c->plan->expert[pair], scores);
-        uint32_t best = MOESIM_NO_EXPERT;
-        for (uint32_t e = 0; e < n_experts; e++) {
-            const bool better = best == MOESIM_NO_EXPERT ? value[e] == value[e] : value[e] > value[best];
-            if (better && taken[e] < capacity[e] && !uses(c, token, e))
-                best = e;
-        }
-        if (best == MOESIM_NO_EXPERT)
-            continue;
-        s->served[pair] = best;
-        s->slot[pair] = (int32_t)taken[best]++;
-        s->score[pair] = scores[best];
-        c->plan->fate[pair] = MOESIM_REROUTED;
-    }
+        c->scratch->served[i] = MOESIM_NO_EXPERT;
+    if (c->p->rounds > 0)
+        serve_in_rounds(c, &slots, refused, n);
+    else
+        for (uint32_t j = 0; j < n; j++)
+            serve_by_best_score(c, &slots, refused[j]);
 }
 
 /* Puts a token's served pairs after its own, to.. upwards; returns the end. */

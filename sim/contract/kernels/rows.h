@@ -31,6 +31,7 @@ struct rows_select {
     /* groups of experts, by score only; n_groups 0 or 1 = none */
     uint32_t n_groups, topk_groups; /* topk_groups 0 = k / n_groups experts from each group */
     enum moesim_group_score group_score;
+    uint32_t group_best; /* how many of a group's best scores topk adds up */
 };
 
 /* Floats of scratch that select() uses for its eight rows when it compares by score or adds up. */

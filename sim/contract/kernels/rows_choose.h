@@ -202,7 +202,7 @@ static void score_groups(const struct rows_select *s, const float *values, uint3
         if (s->group_score == MOESIM_GROUP_TOPK) {
             x = splat(-INFINITY);
             for (uint32_t i = 0; i < n; i++)
-                x[i] = sum_best(values + (size_t)(g + i) * size, size, s->k / s->topk_groups, best);
+                x[i] = sum_best(values + (size_t)(g + i) * size, size, s->group_best, best);
         } else {
             const struct best_two two = best_two_of(values + (size_t)g * size, size, n);
             const v8i both = two.second > splat(-INFINITY);

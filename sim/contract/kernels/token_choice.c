@@ -75,6 +75,11 @@ enum moesim_status moesim_token_choice_shape(const struct moesim_token_choice *p
     if (p->second == MOESIM_SECOND_RANDOM && p->k != 2)
         return moesim_fail(err, MOESIM_EINVAL,
                            "second = random withdraws the second of two choices: it needs k = 2, not %u", p->k);
+    if (p->overflow == MOESIM_REROUTE && p->rounds > 0 && p->n_groups > 1 && p->topk_groups == 0)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "rounds = %u goes by one list of a token's best experts, but topk_groups = 0 has one for "
+                           "each of n_groups = %u: rounds should be 0",
+                           p->rounds, p->n_groups);
     enum moesim_status status = check_groups(p, env->n_experts, err);
     if (!status)
         status = moesim_group_parse(p->group, shape, err);
@@ -107,6 +112,11 @@ enum moesim_status moesim_token_choice_init(const struct moesim_token_choice *p,
         ok = ok && ROOM(withdrawn, env->max_tokens);
     if (ordered)
         ok = ok && ROOM(key, n_pairs) && ROOM(order, n_pairs) && ROOM(picked, n_pairs);
+    if (token_choice_listed(p, env->n_experts) > p->k) {
+        s->n_listed = token_choice_listed(p, env->n_experts);
+        const size_t n_listed = (size_t)env->max_tokens * s->n_listed;
+        ok = ok && ROOM(list, n_listed) && ROOM(list_score, n_listed);
+    }
     if (reroute)
         ok = ok && ROOM(refused, n_pairs) && ROOM(served, n_pairs) && ROOM(slot, n_pairs) && ROOM(score, n_pairs);
 #undef ROOM
@@ -139,11 +149,21 @@ static void prefetch_row(const float *row, uint32_t n)
         __builtin_prefetch(row + i);
 }
 
-/* Chooses for the chunk's tokens, eight at a time: experts and raw scores into the plan. */
+/* The first k of the token's list are its choices. */
+static void take_from_list(const struct token_choice *c, uint32_t token)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    const size_t from = (size_t)token * s->n_listed, to = c->plan->first[token];
+    memcpy(c->plan->expert + to, s->list + from, c->p->k * sizeof *s->list);
+    memcpy(c->plan->weight + to, s->list_score + from, c->p->k * sizeof *s->list_score);
+}
+
+/* Chooses for the chunk's tokens, eight at a time: experts and raw scores into the plan, or into the list. */
 static void choose_chunk(const struct token_choice *c, const struct rows_select *select, const struct chunk *chunk)
 {
     const struct rows_kernels *rows = moesim_rows();
     const struct moesim_plan *plan = c->plan;
+    const struct moesim_token_choice_scratch *s = c->scratch;
     const uint8_t *padding = c->batch->padding;
     float *values = token_choice_row(c);
     const float *row[ROWS_LANES];
@@ -155,8 +175,9 @@ static void choose_chunk(const struct token_choice *c, const struct rows_select 
             row[n] = c->logits + t * c->stride;
             if (chunk->last - t > 2 * ROWS_LANES)
                 prefetch_row(row[n] + 2 * ROWS_LANES * c->stride, select->n);
-            expert[n] = plan->expert + plan->first[t];
-            score[n++] = plan->weight + plan->first[t];
+            expert[n] = s->list ? s->list + (size_t)t * s->n_listed : plan->expert + plan->first[t];
+            score[n] = s->list ? s->list_score + (size_t)t * s->n_listed : plan->weight + plan->first[t];
+            n++;
         }
         if (n == 0 || (n < ROWS_LANES && t + 1 < chunk->last))
             continue;
@@ -168,22 +189,28 @@ static void choose_chunk(const struct token_choice *c, const struct rows_select 
         rows->select(select, row, values, expert, score);
         n = 0;
     }
+    for (uint32_t t = chunk->first; s->list && t < chunk->last; t++)
+        if (!(padding && padding[t]))
+            take_from_list(c, t);
 }
 
 struct rows_select token_choice_select(const struct token_choice *c)
 {
     const struct moesim_token_choice *p = c->p;
+    const float *shift = token_choice_shift(c);
     const bool by_order = c->priority == MOESIM_PRIORITY_BPR || c->priority == MOESIM_PRIORITY_PROB;
     return (struct rows_select){
         .score = p->score,
         .want_score = p->weight != MOESIM_WEIGHT_SOFTMAX || by_order || p->second == MOESIM_SECOND_RANDOM,
         .n = c->batch->n_experts,
-        .k = p->k,
-        .bias = c->bias,
-        .by_score = !c->shift && token_choice_by_score(p, c->bias),
+        .k = c->scratch->list ? c->scratch->n_listed : p->k,
+        .bias = shift ? NULL : c->bias,
+        .shift = shift,
+        .by_score = !c->shift && token_choice_by_score(c),
         .n_groups = token_choice_groups(p),
         .topk_groups = p->topk_groups,
         .group_score = p->group_score,
+        .group_best = p->topk_groups > 0 ? p->k / p->topk_groups : 0,
     };
 }
 
@@ -227,7 +254,8 @@ static void choose(struct token_choice *c)
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t i = 0; i < s->n_chunks; i++) {
         struct rows_select own = select;
-        own.shift = c->shift ? c->shift + (size_t)s->chunk[i].group * select.n : NULL;
+        if (c->shift)
+            own.shift = c->shift + (size_t)s->chunk[i].group * select.n;
         choose_chunk(c, &own, &s->chunk[i]);
         if (s->withdrawn)
             withdraw_seconds(c, &s->chunk[i]);

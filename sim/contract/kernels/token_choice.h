@@ -44,6 +44,11 @@ struct moesim_token_choice_scratch {
     uint32_t *order;  /* [max_tokens * k] tokens by priority, or pairs by expert */
     uint32_t *picked; /* [max_tokens * k] an expert's best pairs */
 
+    /* for rerouting in rounds; 0 and NULL when not needed */
+    uint32_t n_listed;
+    uint32_t *list;    /* [max_tokens * n_listed] a token's best experts, the k chosen ones first */
+    float *list_score; /* [max_tokens * n_listed] */
+
     /* for rerouting, by refused pair; NULL when not needed */
     uint32_t *refused; /* [max_tokens * k] pairs of a group in order of priority */
     uint32_t *served;  /* [max_tokens * k] the expert that took the pair's token, or MOESIM_NO_EXPERT */
@@ -83,10 +88,26 @@ static inline uint32_t token_choice_groups(const struct moesim_token_choice *p)
     return p->n_groups > 1 && p->topk_groups != p->n_groups ? p->n_groups : 1;
 }
 
-/* Whether experts are compared by float32 scores, not by logits: relu makes equals of all negative logits. */
-static inline bool token_choice_by_score(const struct moesim_token_choice *p, const float *bias)
+/* What is added to the logits by which experts are compared; NULL = nothing. */
+static inline const float *token_choice_shift(const struct token_choice *c)
 {
-    return bias != NULL || p->score == MOESIM_RELU || token_choice_groups(p) > 1;
+    return c->p->bias_on == MOESIM_BIAS_ON_LOGITS ? c->bias : NULL;
+}
+
+/* Whether experts are compared by float32 scores, not by logits: relu makes equals of all negative logits. */
+static inline bool token_choice_by_score(const struct token_choice *c)
+{
+    if (token_choice_shift(c))
+        return false;
+    return c->bias != NULL || c->p->score == MOESIM_RELU || token_choice_groups(c->p) > 1;
+}
+
+/* How many experts a token may try: its k choices, and with rounds its list as far as there are experts. */
+static inline uint32_t token_choice_listed(const struct moesim_token_choice *p, uint32_t n_experts)
+{
+    const uint32_t most = token_choice_groups(p) > 1 ? p->topk_groups * (n_experts / p->n_groups) : n_experts;
+    const uint32_t rounds = p->overflow == MOESIM_REROUTE ? p->rounds : 0, n = rounds < most ? rounds : most;
+    return n > p->k ? n : p->k;
 }
 
 /* token_choice.c: how experts are chosen. */
@@ -97,9 +118,9 @@ void token_choice_capacity(struct token_choice *c);
 void token_choice_count(struct token_choice *c, struct chunk *chunk);
 void token_choice_admit(struct token_choice *c);
 
-/* reroute.c: serves refused pairs of a group in the order of scratch->refused[0 .. n); then puts the served pairs in
- * their places in the plan. */
-void token_choice_reroute(struct token_choice *c, uint32_t group, const uint32_t *refused, uint32_t n);
+/* reroute.c: serves refused pairs of a group in the order of refused[0 .. n), which it uses up; then puts the served
+ * pairs in their places in the plan. */
+void token_choice_reroute(struct token_choice *c, uint32_t group, uint32_t *refused, uint32_t n);
 void token_choice_insert_served(struct token_choice *c);
 
 /* weights.c: turns the raw scores in plan->weight into gate weights. */

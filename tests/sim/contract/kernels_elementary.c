@@ -166,6 +166,7 @@ Test(kernels_elementary, both_builds_have_equal_bits)
                                      .group_score = (enum moesim_group_score)(i % 3)};
         if (select.group_score == MOESIM_GROUP_TOPK && select.k < kept)
             select.group_score = MOESIM_GROUP_MAX;
+        select.group_best = select.k / kept;
         moesim_random_normals(&d, 100, 8 * n, x);
         moesim_random_normals(&d, 5000, n, bias);
         for (uint32_t j = 0; i % 2 && j < 8 * n; j++)
