@@ -18,7 +18,9 @@ extern const struct moesim_router moesim_router_hierarchical;
 extern const struct moesim_router moesim_router_mod;
 extern const struct moesim_router moesim_router_moge;
 extern const struct moesim_router moesim_router_noisy_topk;
+extern const struct moesim_router moesim_router_ntlb;
 extern const struct moesim_router moesim_router_null;
+extern const struct moesim_router moesim_router_quantile;
 extern const struct moesim_router moesim_router_random;
 extern const struct moesim_router moesim_router_relu;
 extern const struct moesim_router moesim_router_replay;
@@ -43,6 +45,8 @@ const struct moesim_router *const routers_table[] = {
     &moesim_router_deepseek_v2,
     &moesim_router_deepseek_v3,
     &moesim_router_moge,
+    &moesim_router_ntlb,
+    &moesim_router_quantile,
     &moesim_router_expert_threshold,
     &moesim_router_top_p,
     &moesim_router_relu,

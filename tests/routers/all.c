@@ -42,6 +42,9 @@ Test(all_routers, equal_bits_on_any_number_of_threads)
         "softmax-topk:k=3,capacity_factor=0.8,priority=random,overflow=reroute",
         "noisy-topk:capacity_factor=1",
         "switch",
+        "ntlb:capacity_factor=0.5",
+        "ntlb:k=2,capacity_factor=0.8,weight=sum,score=sigmoid",
+        "quantile:k=3",
         "expert-choice",
         "random:capacity_factor=1,priority=random",
         "round-robin:capacity_factor=0.5",
@@ -104,7 +107,7 @@ Test(all_routers, one_expert_takes_everything)
         const struct moesim_router *router = routers_table[i];
         struct bed bed;
         const enum moesim_status status = bed_open(&bed, router->name, 12, 1, MOESIM_TRAIN);
-        if (is_among(router, "gshard deepseek-v2 deepseek-v3 moge")) { /* they choose among more experts */
+        if (is_among(router, "gshard deepseek-v2 deepseek-v3 moge quantile")) { /* they choose among more experts */
             cr_assert_eq(status, MOESIM_EINVAL, "%s", router->name);
             continue;
         }
