@@ -8,7 +8,7 @@
 #include "sim/experiment/conformance_suite.h"
 
 #define N_BASES 256u /* settings of the other parameters */
-#define N_VALUES 8u /* values tried against one of them */
+#define N_VALUES 8u  /* values tried against one of them */
 #define N_STEPS 2u
 
 /* What became of one parameter. */
