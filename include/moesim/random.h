@@ -24,7 +24,8 @@ enum moesim_stream {
     MOESIM_STREAM_EXPERT = 6,        /* expert weights */
     MOESIM_STREAM_ROUTER_WEIGHT = 7, /* weights a router learns beyond the gate */
     MOESIM_STREAM_JITTER = 8,        /* the gate's input jitter */
-    MOESIM_STREAM_PLACEMENT = 9,     /* random placement and replica choice */
+    MOESIM_STREAM_PLACEMENT = 9,     /* random placement */
+    MOESIM_STREAM_REPLICA = 10,      /* replica choice */
     MOESIM_STREAM_WORKLOAD = 0x100,
     MOESIM_STREAM_ROUTER = 0x200,
     MOESIM_STREAM_TEST = 0x300,

@@ -9,6 +9,8 @@
 
 #include <moesim/router.h>
 
+#include "sim/placement/replica.h"
+
 static bool is_ffn(const uint8_t *expert_kind, uint32_t expert)
 {
     return !expert_kind || expert_kind[expert] == MOESIM_EXPERT_FFN;
@@ -58,11 +60,12 @@ static void add_group_slots(const struct moesim_plan *plan, const struct moesim_
     const uint32_t n_ep_groups = work->n_devices / ep;
     memset(work->group_tokens, 0, n_ep_groups * sizeof *work->group_tokens);
     for (uint32_t t = begin; t < end; t++) {
-        const uint32_t x = batch->device[t] / ep;
+        const uint32_t x = batch->device[t] / ep, source = batch->device[t] % ep;
         work->group_tokens[x]++;
         for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
             if (is_unlimited(plan, capacity, expert_kind, i))
-                work->rows[(size_t)x * work->n_replicas + moesim_placement_pick(placement, plan->expert[i], t)]++;
+                work->rows[(size_t)x * work->n_replicas +
+                           moesim_replica_pick(placement, source, t, plan->expert[i], i)]++;
     }
     for (uint32_t x = 0; x < n_ep_groups; x++) {
         const double share = work->group_tokens[x] ? (double)work->group_tokens[x] / (end - begin) : 0;

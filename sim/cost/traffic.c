@@ -9,6 +9,8 @@
 
 #include <moesim/router.h>
 
+#include "sim/placement/replica.h"
+
 static void reset(struct moesim_cost_work *work, uint32_t n_groups)
 {
     const size_t devices = work->n_devices, nodes = work->n_nodes;
@@ -73,7 +75,7 @@ void moesim_traffic_count(const struct moesim_plan *plan, const struct moesim_ba
             const uint32_t e = plan->expert[i];
             if (plan->fate[i] != MOESIM_KEPT || (expert_kind && expert_kind[e] != MOESIM_EXPERT_FFN))
                 continue;
-            const uint32_t r = moesim_placement_pick(placement, e, t);
+            const uint32_t r = moesim_replica_pick(placement, home % ep, t, e, i);
             work->rows[(size_t)group * work->n_replicas + r]++;
             count_pair(work, cluster, t, home, group * ep + placement->replica[r], fanout);
             served = 1;

@@ -178,8 +178,8 @@ static enum moesim_status create_pricing(struct moesim_experiment *e, struct exp
     const struct moesim_point *p = pricing->point;
     if (!p->has_cluster)
         return MOESIM_OK;
-    enum moesim_status status =
-        moesim_placing_init(&pricing->placing, p, e->shape.n_experts, e->shape.expert_kind, e->arena, err);
+    enum moesim_status status = moesim_placing_init(&pricing->placing, p, e->shape.n_experts, e->shape.expert_kind,
+                                                    e->shape.max_pairs, e->arena, err);
     if (status == MOESIM_OK)
         status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placing.placement[0], e->arena, err);
     if (status == MOESIM_OK && p->record_traffic) {

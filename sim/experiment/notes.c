@@ -142,7 +142,8 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
         const struct moesim_cost_options options = {.padding = p->padding};
         struct moesim_cost cost;
         if (p->has_cluster) {
-            enum moesim_status status = moesim_placing_layer(&pricing->placing, e->step, l, &e->plan, e->kept, err);
+            enum moesim_status status =
+                moesim_placing_layer(&pricing->placing, e->step, l, &e->plan, batch, e->kept, err);
             if (status != MOESIM_OK)
                 return status;
             status = moesim_cost_layer(&e->plan, batch, &pricing->placing.placement[l], &p->cluster, &p->model,

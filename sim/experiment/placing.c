@@ -9,6 +9,8 @@
 
 #include <moesim/router.h>
 
+#include "sim/placement/replica.h"
+
 /* ---- set-up ---- */
 
 static bool can_change(const struct moesim_placing *p)
@@ -17,17 +19,11 @@ static bool can_change(const struct moesim_placing *p)
 }
 
 static enum moesim_status create_placements(struct moesim_placement **placement, const struct moesim_point *point,
-                                            uint32_t n_experts, struct moesim_arena *arena, struct moesim_error *err)
+                                            uint32_t n_experts, uint64_t max_pairs, struct moesim_arena *arena,
+                                            struct moesim_error *err)
 {
-    const uint32_t room = moesim_placement_room(point->placement, point->placement_params, n_experts);
-    *placement = moesim_alloc(arena, point->model.layers, sizeof **placement);
-    enum moesim_status status =
-        *placement ? MOESIM_OK
-                   : moesim_fail(err, MOESIM_ENOMEM, "no memory for the placements of %u layers", point->model.layers);
-    for (uint32_t l = 0; l < point->model.layers && status == MOESIM_OK; l++)
-        status =
-            moesim_placement_init(&(*placement)[l], n_experts, moesim_cluster_ep(&point->cluster), room, arena, err);
-    return status;
+    return moesim_placements_create(point->placement, point->placement_params, point->model.layers, n_experts,
+                                    &point->cluster, max_pairs, arena, placement, err);
 }
 
 static enum moesim_status place(struct moesim_placing *p, const struct moesim_placement_stats *stats,
@@ -35,7 +31,7 @@ static enum moesim_status place(struct moesim_placing *p, const struct moesim_pl
 {
     const struct moesim_point *point = p->point;
     const enum moesim_status status =
-        point->placement->place(point->placement_params, stats, point->seed, &point->cluster, placement, err);
+        moesim_place(point->placement, point->placement_params, stats, point->seed, &point->cluster, placement, err);
     if (status != MOESIM_OK)
         moesim_error_prefix(err, "placement %s", point->placement_spec);
     return status;
@@ -81,8 +77,8 @@ static void plan_first(struct moesim_placing *p)
 }
 
 enum moesim_status moesim_placing_init(struct moesim_placing *placing, const struct moesim_point *point,
-                                       uint32_t n_experts, const uint8_t *expert_kind, struct moesim_arena *arena,
-                                       struct moesim_error *err)
+                                       uint32_t n_experts, const uint8_t *expert_kind, uint64_t max_pairs,
+                                       struct moesim_arena *arena, struct moesim_error *err)
 {
     const struct moesim_placement_rule *rule = point->placement;
     *placing = (struct moesim_placing){.point = point,
@@ -93,11 +89,11 @@ enum moesim_status moesim_placing_init(struct moesim_placing *placing, const str
                                        .place_at = UINT32_MAX};
     if (placing->fit)
         placing->source = moesim_placement_source(placing->fit);
-    enum moesim_status status = create_placements(&placing->placement, point, n_experts, arena, err);
+    enum moesim_status status = create_placements(&placing->placement, point, n_experts, max_pairs, arena, err);
     if (status == MOESIM_OK)
         status = moesim_placement_stats_init(&placing->stats, rule->wants, point->model.layers, n_experts, arena, err);
     if (status == MOESIM_OK && can_change(placing)) {
-        status = create_placements(&placing->before, point, n_experts, arena, err);
+        status = create_placements(&placing->before, point, n_experts, max_pairs, arena, err);
         if (status == MOESIM_OK)
             status = moesim_migration_init(&placing->migration, &point->cluster, arena, err);
     }
@@ -195,14 +191,10 @@ static void gather(struct moesim_placing *p, uint32_t layer, const struct moesim
         add_next(p, plan, layer);
 }
 
-enum moesim_status moesim_placing_layer(struct moesim_placing *p, uint32_t step, uint32_t layer,
-                                        const struct moesim_plan *plan, const uint64_t *kept, struct moesim_error *err)
+/* Places the layer by the loads of this very step. */
+static enum moesim_status place_by_oracle(struct moesim_placing *p, uint32_t layer, const struct moesim_plan *plan,
+                                          const uint64_t *kept, struct moesim_error *err)
 {
-    const bool oracle = p->fit && p->source == MOESIM_FROM_ORACLE;
-    if (step >= p->gather_from)
-        gather(p, layer, plan, kept);
-    if (!oracle)
-        return MOESIM_OK;
     if (layer == 0)
         forget(p);
     gather(p, layer, plan, kept);
@@ -216,6 +208,21 @@ enum moesim_status moesim_placing_layer(struct moesim_placing *p, uint32_t step,
     return place(p, &own, &p->placement[layer], err);
 }
 
+enum moesim_status moesim_placing_layer(struct moesim_placing *p, uint32_t step, uint32_t layer,
+                                        const struct moesim_plan *plan, const struct moesim_batch *batch,
+                                        const uint64_t *kept, struct moesim_error *err)
+{
+    if (step >= p->gather_from)
+        gather(p, layer, plan, kept);
+    if (p->fit && p->source == MOESIM_FROM_ORACLE) {
+        const enum moesim_status status = place_by_oracle(p, layer, plan, kept, err);
+        if (status != MOESIM_OK)
+            return status;
+    }
+    moesim_replica_prepare(&p->placement[layer], plan, batch, p->expert_kind);
+    return MOESIM_OK;
+}
+
 uint64_t moesim_placing_bytes(const struct moesim_point *point, uint32_t n_experts)
 {
     const uint64_t n = n_experts, layers = point->model.layers;
@@ -223,7 +230,12 @@ uint64_t moesim_placing_bytes(const struct moesim_point *point, uint32_t n_exper
     uint64_t doubles = wants & MOESIM_WANTS_LOAD ? layers * n : 0;
     doubles += wants & MOESIM_WANTS_TOGETHER ? layers * n * n : 0;
     doubles += wants & MOESIM_WANTS_NEXT ? layers * n * n : 0;
+    const struct moesim_placement_fit *fit = moesim_placement_fit(point->placement, point->placement_params);
     const uint64_t room = moesim_placement_room(point->placement, point->placement_params, n_experts);
-    return doubles * sizeof(double) +
-           2 * layers * (2 * room + 2 * n + moesim_cluster_ep(&point->cluster)) * sizeof(uint32_t);
+    const uint64_t ep = moesim_cluster_ep(&point->cluster);
+    uint64_t of_layer = 2 * room + 2 * n + ep;
+    if (fit && (fit->replica == MOESIM_STATIC || fit->replica == MOESIM_LOCAL))
+        of_layer += ep * n;
+    const uint64_t shared = fit && fit->replica == MOESIM_LP ? (uint64_t)point->n_tokens * point->model.top_k : 0;
+    return doubles * sizeof(double) + 2 * (layers * of_layer + shared) * sizeof(uint32_t);
 }

@@ -30,22 +30,23 @@ struct moesim_placing {
     struct moesim_migration migration;   /* of the last re-placement */
 };
 
-/* Places the experts of the point's layers for the first time: by the loads of its file, else by even ones. n_experts
- * and expert_kind are those of the router's shape. */
+/* Places the experts of the point's layers for the first time: by the loads of its file, else by even ones. n_experts,
+ * expert_kind and max_pairs are those of the router's shape. */
 MOESIM_MUST_CHECK enum moesim_status moesim_placing_init(struct moesim_placing *placing,
                                                          const struct moesim_point *point, uint32_t n_experts,
-                                                         const uint8_t *expert_kind, struct moesim_arena *arena,
-                                                         struct moesim_error *err);
+                                                         const uint8_t *expert_kind, uint64_t max_pairs,
+                                                         struct moesim_arena *arena, struct moesim_error *err);
 
 /* Before a step: places anew where it is due, from what was gathered. *moved = the placement changed in the run's
  * counted part, and `migration` has the price. */
 MOESIM_MUST_CHECK enum moesim_status moesim_placing_begin(struct moesim_placing *placing, uint32_t step, bool *moved,
                                                           struct moesim_error *err);
 
-/* After a layer is routed and before it is priced: takes its loads (`kept` [n_experts] and the plan), and with from =
- * oracle places the layer by them. */
+/* After a layer is routed and before it is priced: takes its loads (`kept` [n_experts] and the plan), with from =
+ * oracle places the layer by them, and readies the placement for the plan. */
 MOESIM_MUST_CHECK enum moesim_status moesim_placing_layer(struct moesim_placing *placing, uint32_t step, uint32_t layer,
-                                                          const struct moesim_plan *plan, const uint64_t *kept,
+                                                          const struct moesim_plan *plan,
+                                                          const struct moesim_batch *batch, const uint64_t *kept,
                                                           struct moesim_error *err);
 
 /* Memory of a point's placing in bytes, statistics included; an upper estimate. */

@@ -9,9 +9,14 @@
 
 #include <moesim/arena.h>
 #include <moesim/param.h>
+#include <moesim/random.h>
 #include <moesim/status.h>
 
 #include "sim/cluster/cluster.h"
+
+/* How a token picks among the replicas of its expert; see sim/placement/replica.h. */
+enum moesim_replica { MOESIM_ROUND_ROBIN, MOESIM_STATIC, MOESIM_LOCAL, MOESIM_RANDOM, MOESIM_LP };
+#define MOESIM_REPLICA_CHOICES "round-robin|static|local|random|lp"
 
 /* The physical experts of one EP group, slot by slot, and the same by expert. The devices are those of one EP group,
  * 0 .. n_devices - 1: a token on EP group x uses device x * n_devices + replica[r], its own group's copy. */
@@ -23,6 +28,12 @@ struct moesim_placement {
     uint32_t *first;       /* [n_experts + 1] replicas of expert e: first[e] .. first[e + 1] - 1; at least one */
     uint32_t *replica;     /* [max_replicas] device of each replica, by expert, then slot */
     uint32_t *primary;     /* [n_experts] device of the first replica, as routers see it */
+
+    uint32_t choice;             /* enum moesim_replica */
+    uint32_t *nearest;           /* [n_devices][n_experts] static, local: the replica of a device's tokens; else NULL */
+    uint32_t *shuffled;          /* [n_devices] static: scratch */
+    struct moesim_random random; /* static, random */
+    struct moesim_balance *balance; /* lp: room and result, shared by the layers; else NULL */
 };
 
 /* What a rule may look at. */
@@ -62,6 +73,7 @@ struct moesim_placement_fit {
     uint32_t every;     /* steps between re-placements, 0 = never */
     uint32_t window;    /* past steps a re-placement looks at, 0 = `every` */
     uint32_t redundant; /* physical experts of an EP group beyond one copy of each; 0 where a rule has no such key */
+    uint32_t replica;   /* enum moesim_replica; without a meaning where there are no replicas */
 };
 #define MOESIM_PLACEMENT_FIT_PARAMS(struct_type)                                                                       \
     MOESIM_PARAM_IN(struct_type, fit, from, "warm-up", 0, 0,                                                           \
@@ -70,6 +82,14 @@ struct moesim_placement_fit {
         MOESIM_PARAM_IN(struct_type, fit, every, "0", 0, 1e6, "steps between re-placements; 0 = never"),               \
         MOESIM_PARAM_IN(struct_type, fit, window, "0", 0, 1e6,                                                         \
                         "past steps whose loads a re-placement uses; 0 = as many as `every`")
+
+#define MOESIM_PLACEMENT_REPLICA_PARAMS(struct_type)                                                                   \
+    MOESIM_PARAM_IN(struct_type, fit, redundant, "0", 0, 65536, "physical experts beyond one copy of each"),           \
+        MOESIM_CHOICE_IN(                                                                                              \
+            struct_type, fit, replica, "round-robin", MOESIM_REPLICA_CHOICES,                                          \
+            "which replica serves a token: round-robin (token mod n), static (its own device's, else one "             \
+            "drawn for its device), local (its device's, else its node's, else device mod n), random, "                \
+            "lp (least load of the fullest device)")
 
 /* Where a run gets the loads from. */
 enum moesim_placement_source { MOESIM_FROM_WARM_UP, MOESIM_FROM_ORACLE, MOESIM_FROM_FILE };
@@ -112,24 +132,29 @@ MOESIM_MUST_CHECK enum moesim_status moesim_placement_stats_init(struct moesim_p
                                                                  struct moesim_arena *arena, struct moesim_error *err);
 
 /* Room for n_experts with up to max_replicas physical experts in all over the n_devices of one EP group
- * (moesim_cluster_ep). A rule fills it. */
+ * (moesim_cluster_ep), for moesim_replica_init or round-robin replicas. A rule fills it. */
 MOESIM_MUST_CHECK enum moesim_status moesim_placement_init(struct moesim_placement *placement, uint32_t n_experts,
                                                            uint32_t n_devices, uint32_t max_replicas,
                                                            struct moesim_arena *arena, struct moesim_error *err);
+
+/* The placements of n_layers layers with room for what the rule may put into them; max_pairs (of a plan) may be 0 where
+ * no pairs are served. */
+MOESIM_MUST_CHECK enum moesim_status
+moesim_placements_create(const struct moesim_placement_rule *rule, const void *params, uint32_t n_layers,
+                         uint32_t n_experts, const struct moesim_cluster *cluster, uint64_t max_pairs,
+                         struct moesim_arena *arena, struct moesim_placement **placements, struct moesim_error *err);
+
+/* Fills the placements of stats->n_layers layers by the rule, replica choice included; again whenever the statistics
+ * changed. */
+MOESIM_MUST_CHECK enum moesim_status moesim_place(const struct moesim_placement_rule *rule, const void *params,
+                                                  const struct moesim_placement_stats *stats, uint64_t seed,
+                                                  const struct moesim_cluster *cluster,
+                                                  struct moesim_placement *placements, struct moesim_error *err);
 
 /* For rules: fills the view by expert from the slots (device_slot, expert). Every expert must be in a slot. */
 void moesim_placement_index(struct moesim_placement *placement);
 
 /* For rules: one copy of every expert, on the device already in `primary`; a device's slots are in order of expert. */
 void moesim_placement_single(struct moesim_placement *placement);
-
-/* The replica (index into placement->replica) that serves a token: number token mod n of the expert's n replicas,
- * vLLM's rule (PR 24573). */
-static inline uint32_t moesim_placement_pick(const struct moesim_placement *placement, uint32_t expert, uint32_t token)
-{
-    const uint32_t first = placement->first[expert];
-    const uint32_t n = placement->first[expert + 1] - first;
-    return n == 1 ? first : first + token % n;
-}
 
 #endif

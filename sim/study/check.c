@@ -136,18 +136,18 @@ static enum moesim_status place_one_layer(const struct moesim_point *p, struct m
                                           const uint32_t **expert_device, struct moesim_error *err)
 {
     const uint32_t n = p->model.experts;
-    struct moesim_placement placement;
+    struct moesim_placement *placement;
     struct moesim_placement_stats stats;
     enum moesim_status status = moesim_placement_stats_init(&stats, p->placement->wants, 1, n, arena, err);
     for (uint32_t e = 0; status == MOESIM_OK && stats.load && e < n; e++)
         stats.load[e] = 1;
     if (status == MOESIM_OK)
-        status = moesim_placement_init(&placement, n, moesim_cluster_ep(&p->cluster),
-                                       moesim_placement_room(p->placement, p->placement_params, n), arena, err);
+        status =
+            moesim_placements_create(p->placement, p->placement_params, 1, n, &p->cluster, 0, arena, &placement, err);
     if (status == MOESIM_OK)
-        status = p->placement->place(p->placement_params, &stats, 1, &p->cluster, &placement, err);
+        status = moesim_place(p->placement, p->placement_params, &stats, 1, &p->cluster, placement, err);
     if (status == MOESIM_OK)
-        *expert_device = placement.primary;
+        *expert_device = placement->primary;
     return status;
 }
 

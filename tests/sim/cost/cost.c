@@ -8,6 +8,7 @@
 #include <moesim/random.h>
 #include <moesim/router.h>
 
+#include "sim/placement/replica.h"
 #include "tests/sim/cost/scene.h"
 
 TestSuite(cost, .timeout = 60);
@@ -277,8 +278,9 @@ static void check_against_count(const struct scene *s, const uint8_t *kind)
             for (uint32_t i = s->plan.first[t]; i < s->plan.first[t + 1]; i++) {
                 const uint32_t e = s->plan.expert[i];
                 if (s->plan.fate[i] == MOESIM_KEPT && kind[e] == MOESIM_EXPERT_FFN)
-                    here |=
-                        s->device[t] / ep * ep + s->placement.replica[moesim_placement_pick(&s->placement, e, t)] == d;
+                    here |= s->device[t] / ep * ep +
+                                s->placement.replica[moesim_replica_pick(&s->placement, s->device[t] % ep, t, e, i)] ==
+                            d;
             }
             if (!here)
                 continue;

@@ -109,9 +109,10 @@ static void run(uint32_t n, uint32_t *asked, uint32_t *moves)
         cr_assert_eq(moesim_placing_begin(&placing, s, &moved, &err), MOESIM_OK);
         *moves += moved;
         asked[s] = seen.n;
+        const struct moesim_batch batch = {.step = s, .n_tokens = TOKENS, .n_experts = EXPERTS};
         for (uint32_t l = 0; l < LAYERS; l++) {
             route(s, l);
-            cr_assert_eq(moesim_placing_layer(&placing, s, l, &plan, kept, &err), MOESIM_OK);
+            cr_assert_eq(moesim_placing_layer(&placing, s, l, &plan, &batch, kept, &err), MOESIM_OK);
         }
     }
 }
@@ -127,7 +128,8 @@ static void expect_load(uint32_t layer, const double *load)
 Test(placing, warm_up, .init = set_up, .fini = tear_down)
 {
     uint32_t asked[6], moves;
-    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, arena, &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, TOKENS * CHOICES, arena, &err), MOESIM_OK, "%s",
+                 err.text);
     expect_load(0, (double[]){1, 1, 1, 1}); /* even loads to begin with */
     run(6, asked, &moves);
     cr_assert(moves == 0 && asked[2] == 1 && asked[3] == 2 && asked[5] == 2 && seen.n_layers == LAYERS);
@@ -142,7 +144,7 @@ Test(placing, every_and_window, .init = set_up, .fini = tear_down)
     uint32_t asked[6], moves;
     params.fit.every = 2;
     params.fit.window = 1;
-    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, TOKENS * CHOICES, arena, &err), MOESIM_OK);
     run(6, asked, &moves);
     cr_assert(asked[3] == 2 && asked[4] == 2 && asked[5] == 3 && moves == 1);
     expect_load(0, (double[]){6, 5, 0, 0}); /* step 4 */
@@ -158,7 +160,7 @@ Test(placing, oracle_and_file, .init = set_up, .fini = tear_down)
     static const float file[EXPERTS] = {1, 2, 3, 4};
     params.fit.from = "oracle";
     rule.wants = MOESIM_WANTS_LOAD | MOESIM_WANTS_TOGETHER;
-    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, TOKENS * CHOICES, arena, &err), MOESIM_OK);
     run(4, asked, &moves);
     cr_assert(moves == 0 && seen.n == 1 + 4 * LAYERS && seen.n_layers == 1);
     expect_load(0, (double[]){6, 5, 0, 0}); /* layer 1 of step 3 */
@@ -167,7 +169,7 @@ Test(placing, oracle_and_file, .init = set_up, .fini = tear_down)
     params.fit.from = "loads.npy";
     rule.wants = MOESIM_WANTS_LOAD;
     point.placement_loads = (struct moesim_file_array){.values = file, .n = EXPERTS, .n_dimensions = 1, .shape = {4}};
-    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, NULL, TOKENS * CHOICES, arena, &err), MOESIM_OK);
     expect_load(1, (double[]){1, 2, 3, 4});
     const uint32_t before = seen.n;
     run(4, asked, &moves);
@@ -181,7 +183,7 @@ Test(placing, next_choices_and_kinds, .init = set_up, .fini = tear_down)
     uint32_t asked[4], moves;
     static const uint8_t kind[EXPERTS] = {[3] = MOESIM_EXPERT_ZERO};
     rule.wants = MOESIM_WANTS_LOAD | MOESIM_WANTS_NEXT;
-    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, kind, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, kind, TOKENS * CHOICES, arena, &err), MOESIM_OK);
     run(4, asked, &moves);
     cr_assert_eq(seen.next[1][2], 6); /* step 1 */
     /* step 2: expert 3 is no load, so the second choice, 0, counts, which token 0 was refused */

@@ -4,7 +4,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "sim/placement/placement.h"
+#include "sim/placement/replica.h"
 
 enum { LAYERS = 4 };
 
@@ -23,7 +23,7 @@ static void place(const char *rule, uint32_t experts, uint32_t devices, uint64_t
             const struct moesim_placement *p = &placement[l];
             cr_assert_eq(p->first[e + 1] - p->first[e], 1);
             cr_assert_eq(p->replica[p->first[e]], p->primary[e]);
-            cr_assert_eq(moesim_placement_pick(p, e, 5), p->first[e]);
+            cr_assert_eq(moesim_replica_pick(p, 1 % devices, 5, e, 7), p->first[e]);
             cr_assert_lt(p->primary[e], devices);
         }
 }
@@ -82,7 +82,7 @@ Test(fixed, by_slot_and_by_expert)
     cr_assert_arr_eq(p.replica, replica, sizeof replica);
     cr_assert_arr_eq(p.primary, primary, sizeof primary);
     for (uint32_t t = 0; t < 9; t++)
-        cr_assert_eq(moesim_placement_pick(&p, 0, t), t % 3);
+        cr_assert_eq(moesim_replica_pick(&p, t % 2, t, 0, 100 + t), t % 3);
     cr_assert_null(moesim_placement_find("lp"));
     moesim_arena_destroy(arena);
 }
