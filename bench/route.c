@@ -73,8 +73,8 @@ static const struct line lines[] = {
     {LINE("softmax-topk:n_groups=8,topk_groups=0", TOKEN_CHOICE)},
     {LINE("noisy-topk", NOISY)},
     {LINE_K("switch", 1, TOKEN_CHOICE)},
-    {LINE_K("ntlb", 1, TOKEN_CHOICE)},
-    {LINE("ntlb:k=8,capacity_factor=8,rounds=16", TOKEN_CHOICE)},
+    {LINE_K("ntlb", 4, TOKEN_CHOICE)}, /* beside routers that rank as many experts: lists of 4, and of 16 */
+    {LINE_K("ntlb:k=8,capacity_factor=8,rounds=16", 16, TOKEN_CHOICE)},
     {LINE("quantile", COLUMN_STATISTICS)},
     {LINE("expert-choice", EXPERT_CHOICE)},
     {LINE("expert-choice:score=sigmoid", EXPERT_CHOICE)},

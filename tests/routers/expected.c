@@ -169,6 +169,11 @@ struct expected_pair *pair_of(struct expected *x, uint32_t t, uint32_t c)
     return &x->pair[(size_t)t * x->width + c];
 }
 
+bool is_good(struct expected *x, uint32_t t)
+{
+    return x->n[t] > 0 && pair_of(x, t, 0)->fate != MOESIM_BAD_ROW;
+}
+
 struct expected_pair *want(struct expected *x, uint32_t t, uint32_t expert, double score)
 {
     cr_assert_lt(x->n[t], x->width);

@@ -73,6 +73,8 @@ const char *score_name(const struct expected *x);
 /* ---- pairs ---- */
 
 struct expected_pair *pair_of(struct expected *x, uint32_t t, uint32_t c);
+/* Has the token a first choice? */
+bool is_good(struct expected *x, uint32_t t);
 /* Adds a pair that wants `expert`; MOESIM_NO_EXPERT = nothing there to choose. */
 struct expected_pair *want(struct expected *x, uint32_t t, uint32_t expert, double score);
 bool uses(struct expected *x, uint32_t t, uint32_t expert);

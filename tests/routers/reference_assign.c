@@ -19,7 +19,7 @@ static void expect_optimal(struct expected *x, uint32_t first, uint32_t last)
     for (uint32_t i = 0; i < n * n; i++)
         cost[i] = i % (n + 1) == 0 ? 0 : INFINITY;
     for (uint32_t t = first; t < last; t++)
-        if (x->n[t] > 0 && pair_of(x, t, 0)->fate != MOESIM_BAD_ROW) {
+        if (is_good(x, t)) {
             const uint32_t here = pair_of(x, t, 0)->expert;
             load[here]++;
             for (uint32_t e = 0; e < n; e++)

@@ -376,10 +376,10 @@ double switch_loss(struct expected *x, const double *score, uint32_t ranks, doub
         for (uint32_t e = 0; e < n; e++)
             total += chosen[e];
         for (uint32_t t = first; t < last; t++)
-            n_rows += x->n[t] > 0 && pair_of(x, t, 0)->fate != MOESIM_BAD_ROW;
+            n_rows += is_good(x, t);
         for (uint32_t t = first; t < last; t++)
             for (uint32_t e = 0; e < n; e++)
-                if (x->n[t] > 0 && pair_of(x, t, 0)->fate != MOESIM_BAD_ROW && !isnan(score[(size_t)t * n + e]))
+                if (is_good(x, t) && !isnan(score[(size_t)t * n + e]))
                     sum += chosen[e] * score[(size_t)t * n + e];
         if (n_rows > 0)
             loss += coef * n * sum / n_rows; /* = total * E * sum_e f_e P_e */

@@ -67,7 +67,7 @@ static double eta_loss(struct expected *x, const struct kinds *z, const double *
     for (uint32_t e = z->n - z->n_null; e < z->n; e++)
         n[e] = nulls;
     for (uint32_t t = first; t < last; t++)
-        if (x->n[t] > 0 && pair_of(x, t, 0)->fate != MOESIM_BAD_ROW) {
+        if (is_good(x, t)) {
             T++;
             for (uint32_t e = 0; e < z->n; e++)
                 if (!isnan(score[(size_t)t * z->n + e]))
@@ -116,7 +116,7 @@ void reference_zero_expert(struct expected *x)
         seat_up_to_capacity(x, g);
         loss += eta_loss(x, &z, c.score, g);
         for (uint32_t t = x->batch->group_start[g]; t < x->batch->group_start[g + 1]; t++)
-            all += x->n[t] > 0 && pair_of(x, t, 0)->fate != MOESIM_BAD_ROW;
+            all += is_good(x, t);
     }
     x->aux = all > 0 ? loss / all : 0;
     choice_end(&c);
