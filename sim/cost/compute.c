@@ -96,8 +96,8 @@ void moesim_rows_pad(const struct moesim_plan *plan, const struct moesim_batch *
     }
 }
 
-static void sum_by_device(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
-                          struct moesim_cost_work *work)
+void moesim_rows_sum(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
+                     struct moesim_cost_work *work)
 {
     const uint32_t ep = moesim_cluster_ep(cluster), n_replicas = placement->first[placement->n_experts];
     memset(work->experts, 0, work->n_devices * sizeof *work->experts);
@@ -120,25 +120,31 @@ static double gemm_time(const struct moesim_cluster *cluster, const struct moesi
     return cluster->launch_s + fmax(memory_s, flop / cluster->flop_per_s);
 }
 
-double moesim_compute_time(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
-                           const struct moesim_model *model, struct moesim_cost_work *work)
+/* Seconds of one pass of one device. Each product of the backward pass moves as many bytes and computes as much as the
+ * forward: weights are read for the gradients of the inputs, their gradients are written. */
+static double device_time(const struct moesim_cluster *cluster, const struct moesim_model *model, double products,
+                          const struct moesim_expert_work *experts, double tokens, double received)
 {
     const double flop = moesim_model_flop_per_pair(model), expert_bytes = moesim_model_expert_bytes(model);
-    const double row_bytes = (double)model->d_model * model->combine_bytes;
+    const double row_bytes = (double)model->d_model * model->combine_bytes, shared = model->shared_experts;
+    double time_s = 0;
+    if (experts->rows > 0)
+        time_s += products * gemm_time(cluster, model, experts->active * expert_bytes, experts->rows, model->d_ff,
+                                       experts->tile_rows * flop) +
+                  2 * (received + experts->rows) * row_bytes / cluster->memory_bytes_per_s;
+    if (shared > 0 && tokens > 0)
+        time_s += products * gemm_time(cluster, model, shared * expert_bytes, tokens, shared * model->d_ff,
+                                       ceil(tokens / cluster->tile_rows) * cluster->tile_rows * shared * flop);
+    return time_s;
+}
+
+double moesim_compute_time(const struct moesim_cluster *cluster, const struct moesim_model *model,
+                           enum moesim_pass pass, const struct moesim_cost_work *work)
+{
+    const double products = pass == MOESIM_BACKWARD ? MOESIM_BACKWARD_PRODUCTS : 1;
     double longest = 0;
-    sum_by_device(placement, cluster, work);
-    for (uint32_t d = 0; d < work->n_devices; d++) {
-        const struct moesim_expert_work *experts = &work->experts[d];
-        const double tokens = (double)work->tokens[d], shared = model->shared_experts;
-        double time_s = 0;
-        if (experts->rows > 0)
-            time_s += gemm_time(cluster, model, experts->active * expert_bytes, experts->rows, model->d_ff,
-                                experts->tile_rows * flop) +
-                      2 * ((double)work->received[d] + experts->rows) * row_bytes / cluster->memory_bytes_per_s;
-        if (shared > 0 && tokens > 0)
-            time_s += gemm_time(cluster, model, shared * expert_bytes, tokens, shared * model->d_ff,
-                                ceil(tokens / cluster->tile_rows) * cluster->tile_rows * shared * flop);
-        longest = fmax(longest, time_s);
-    }
+    for (uint32_t d = 0; d < work->n_devices; d++)
+        longest = fmax(longest, device_time(cluster, model, products, &work->experts[d], (double)work->tokens[d],
+                                            (double)work->received[d]));
     return longest;
 }

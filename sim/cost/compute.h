@@ -17,8 +17,13 @@ void moesim_rows_pad(const struct moesim_plan *plan, const struct moesim_batch *
                      const struct moesim_placement *placement, const struct moesim_cluster *cluster,
                      enum moesim_padding padding, const uint8_t *expert_kind, struct moesim_cost_work *work);
 
-/* Seconds of the slowest device's experts, shared ones included; fills work->experts. */
-double moesim_compute_time(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
-                           const struct moesim_model *model, struct moesim_cost_work *work);
+/* Adds work->rows up by device, into work->experts. */
+void moesim_rows_sum(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
+                     struct moesim_cost_work *work);
+
+/* Seconds of one pass of the slowest device's experts, shared ones included, from work->experts, tokens and received.
+ */
+double moesim_compute_time(const struct moesim_cluster *cluster, const struct moesim_model *model,
+                           enum moesim_pass pass, const struct moesim_cost_work *work);
 
 #endif

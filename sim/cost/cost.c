@@ -66,11 +66,24 @@ static void set_balance(const struct moesim_cost_work *work, const struct moesim
     cost->node_fanout = fanout->tokens ? (double)fanout->nodes / (double)fanout->tokens : (double)NAN;
 }
 
-/* Copies of dispatch become bytes of dispatch and, the other way, of combine. */
-static void set_bytes(struct moesim_cost_work *work, const struct moesim_model *model, struct moesim_cost *cost)
+/* Exchanges towards the experts, and as many back: gradients take the same ways as what they belong to. */
+static double exchanges(const struct moesim_cost_options *options)
 {
-    const double dispatch = moesim_model_token_bytes(model, model->dispatch_bytes);
-    const double combine = moesim_model_token_bytes(model, model->combine_bytes);
+    return options->backward ? 2 : 1;
+}
+
+/* Products of gate and experts per forward product. */
+static double products(const struct moesim_cost_options *options)
+{
+    return options->backward ? 1 + MOESIM_BACKWARD_PRODUCTS : 1;
+}
+
+/* Copies of dispatch become bytes of dispatch and, the other way, of combine. */
+static void set_bytes(struct moesim_cost_work *work, const struct moesim_model *model,
+                      const struct moesim_cost_options *options, struct moesim_cost *cost)
+{
+    const double dispatch = exchanges(options) * moesim_model_token_bytes(model, model->dispatch_bytes);
+    const double combine = exchanges(options) * moesim_model_token_bytes(model, model->combine_bytes);
     uint64_t intra = 0, inter = 0;
     for (uint32_t d = 0; d < work->n_devices; d++) {
         intra += work->port[d].nvlink_out;
@@ -89,13 +102,13 @@ static void set_bytes(struct moesim_cost_work *work, const struct moesim_model *
         }
 }
 
-static void set_flop(const struct moesim_batch *batch, const struct moesim_model *model, double kept, double computed,
-                     struct moesim_cost *cost)
+static void set_flop(const struct moesim_batch *batch, const struct moesim_model *model,
+                     const struct moesim_cost_options *options, double kept, double computed, struct moesim_cost *cost)
 {
-    const double per_pair = moesim_model_flop_per_pair(model);
+    const double per_pair = products(options) * moesim_model_flop_per_pair(model);
     cost->flop_expert = kept * per_pair;
     cost->flop_padded = computed * per_pair;
-    cost->flop_router = 2.0 * batch->n_tokens * model->d_model * batch->n_columns;
+    cost->flop_router = products(options) * 2.0 * batch->n_tokens * model->d_model * batch->n_columns;
     cost->padding_fraction = computed > 0 ? (computed - kept) / computed : (double)NAN;
 }
 
@@ -123,28 +136,33 @@ enum moesim_status moesim_cost_layer(const struct moesim_plan *plan, const struc
     struct moesim_fanout fanout;
     moesim_traffic_count(plan, batch, placement, cluster, expert_kind, work, &fanout);
     set_balance(work, &fanout, cost);
-    set_bytes(work, model, cost);
-    cost->time_gate_s = gate_time(work, batch, cluster, model);
-    cost->time_dispatch_s = moesim_traffic_time(work, cluster, moesim_model_token_bytes(model, model->dispatch_bytes));
-    cost->time_combine_s = moesim_traffic_time(work, cluster, moesim_model_token_bytes(model, model->combine_bytes));
+    set_bytes(work, model, options, cost);
+    cost->time_gate_s = products(options) * gate_time(work, batch, cluster, model);
+    cost->time_dispatch_s =
+        exchanges(options) * moesim_traffic_time(work, cluster, moesim_model_token_bytes(model, model->dispatch_bytes));
+    cost->time_combine_s =
+        exchanges(options) * moesim_traffic_time(work, cluster, moesim_model_token_bytes(model, model->combine_bytes));
 
     uint64_t kept = 0;
     for (uint32_t d = 0; d < work->n_devices; d++)
         kept += work->pairs[d];
     moesim_rows_pad(plan, batch, placement, cluster, padding, expert_kind, work);
-    cost->time_compute_s = moesim_compute_time(placement, cluster, model, work);
+    moesim_rows_sum(placement, cluster, work);
+    cost->time_compute_s = moesim_compute_time(cluster, model, MOESIM_FORWARD, work);
+    if (options->backward)
+        cost->time_compute_s += moesim_compute_time(cluster, model, MOESIM_BACKWARD, work);
     double computed = 0;
     for (uint32_t d = 0; d < work->n_devices; d++)
         computed += work->experts[d].rows;
     if (padding == MOESIM_PADDING_CAPACITY) /* exact where groups share slots over devices */
         computed = (double)moesim_capacity_rows(plan, batch, expert_kind);
-    set_flop(batch, model, (double)kept, computed, cost);
+    set_flop(batch, model, options, (double)kept, computed, cost);
     cost->time_layer_s = cost->time_gate_s + cost->time_dispatch_s + cost->time_compute_s + cost->time_combine_s;
     return MOESIM_OK;
 }
 
 void moesim_cost_flop(const struct moesim_plan *plan, const struct moesim_batch *batch,
-                      const struct moesim_model *model, enum moesim_padding padding, uint32_t tile_rows,
+                      const struct moesim_model *model, const struct moesim_cost_options *options, uint32_t tile_rows,
                       const uint8_t *expert_kind, uint64_t *kept, struct moesim_cost *cost)
 {
     const double none = (double)NAN;
@@ -172,9 +190,9 @@ void moesim_cost_flop(const struct moesim_plan *plan, const struct moesim_batch 
             tiled += (kept[e] + tile_rows - 1) / tile_rows * tile_rows;
         }
     uint64_t computed = pairs;
-    if (padding == MOESIM_PADDING_TILE)
+    if (options->padding == MOESIM_PADDING_TILE)
         computed = tiled;
-    else if (padding == MOESIM_PADDING_CAPACITY)
+    else if (options->padding == MOESIM_PADDING_CAPACITY)
         computed = moesim_capacity_rows(plan, batch, expert_kind);
-    set_flop(batch, model, (double)pairs, (double)computed, cost);
+    set_flop(batch, model, options, (double)pairs, (double)computed, cost);
 }

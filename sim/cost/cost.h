@@ -26,12 +26,18 @@ enum moesim_padding { MOESIM_PADDING_NONE, MOESIM_PADDING_CAPACITY, MOESIM_PADDI
 
 /* How a layer is run, apart from where; a field left out is 0, its default. */
 struct moesim_cost_options {
-    uint32_t padding; /* enum moesim_padding */
+    uint32_t padding;  /* enum moesim_padding */
+    uint32_t backward; /* 1 = gradients are computed and exchanged too */
 };
+
+/* The passes of a layer through its experts, and how much each computes of the forward's arithmetic: gradients of the
+ * inputs and of the weights take one product each. */
+enum moesim_pass { MOESIM_FORWARD, MOESIM_BACKWARD };
+enum { MOESIM_BACKWARD_PRODUCTS = 2 };
 
 struct moesim_cost {
     double time_gate_s, time_dispatch_s, time_compute_s, time_combine_s, time_layer_s;
-    double bytes_dispatch, bytes_combine;      /* that leave a device, both directions of the exchange apart */
+    double bytes_dispatch, bytes_combine;      /* that leave a device, to the experts and back */
     double bytes_inter_node, bytes_intra_node; /* of dispatch and combine together, by link */
     double flop_expert, flop_padded, flop_router;
     double device_imbalance, node_imbalance, balancedness; /* of kept pairs; NaN without any */
@@ -86,7 +92,7 @@ MOESIM_MUST_CHECK enum moesim_status moesim_cost_layer(
 /* The same FLOP and padding figures without a cluster (its fields become NaN, bytes and times too). `kept` [n_experts]
  * is set to moesim_plan_count's. */
 void moesim_cost_flop(const struct moesim_plan *plan, const struct moesim_batch *batch,
-                      const struct moesim_model *model, enum moesim_padding padding, uint32_t tile_rows,
+                      const struct moesim_model *model, const struct moesim_cost_options *options, uint32_t tile_rows,
                       const uint8_t *expert_kind, uint64_t *kept, struct moesim_cost *cost);
 
 #endif

@@ -139,7 +139,6 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
     for (uint32_t i = 0; i < e->n_points; i++) {
         struct experiment_pricing *pricing = &e->pricing[i];
         const struct moesim_point *p = pricing->point;
-        const struct moesim_cost_options options = {.padding = p->padding};
         struct moesim_cost cost;
         if (p->has_cluster) {
             enum moesim_status status =
@@ -147,13 +146,12 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
             if (status != MOESIM_OK)
                 return status;
             status = moesim_cost_layer(&e->plan, batch, &pricing->placing.placement[l], &p->cluster, &p->model,
-                                       &options, e->shape.expert_kind, &pricing->work, &cost, err);
+                                       &p->options, e->shape.expert_kind, &pricing->work, &cost, err);
             if (status != MOESIM_OK)
                 return status;
             note_cost(&pricing->tally, l, e->step, batch->n_tokens, &cost);
         } else {
-            moesim_cost_flop(&e->plan, batch, &p->model, (enum moesim_padding)p->padding, 1, e->shape.expert_kind,
-                             e->kept, &cost);
+            moesim_cost_flop(&e->plan, batch, &p->model, &p->options, 1, e->shape.expert_kind, e->kept, &cost);
         }
         moesim_tally_set(&pricing->tally, MOESIM_FLOP_EXPERT, l, e->step, cost.flop_expert);
         moesim_tally_set(&pricing->tally, MOESIM_FLOP_PADDED, l, e->step, cost.flop_padded);

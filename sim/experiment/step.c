@@ -102,8 +102,9 @@ static void execute(struct moesim_experiment *e, uint32_t l, const struct moesim
     const double start = now_s();
     moesim_layer_forward(&e->layer[l].experts, &e->plan, hidden, e->output);
     const double layer_s = now_s() - start;
+    const struct moesim_cost_options as_run = {.padding = MOESIM_PADDING_NONE};
     struct moesim_cost flop;
-    moesim_cost_flop(&e->plan, batch, &e->first->model, MOESIM_PADDING_NONE, 1, e->shape.expert_kind, e->kept, &flop);
+    moesim_cost_flop(&e->plan, batch, &e->first->model, &as_run, 1, e->shape.expert_kind, e->kept, &flop);
     experiment_note(e, MOESIM_CPU_TIME_LAYER, l, layer_s);
     const struct moesim_model *model = &e->first->model;
     const double shared = (double)model->shared_experts * batch->n_tokens * moesim_model_flop_per_pair(model);

@@ -22,8 +22,10 @@ const struct moesim_param moesim_plain_params[] = {
                  "first batches of a run that no figure counts; default: what placements fit their loads on, else 0"),
     MOESIM_PARAM(struct moesim_plain, micro_batches, "1", 1, MAX_MICRO_BATCHES,
                  "batches that form one global batch, after which routers update"),
-    MOESIM_CHOICE(struct moesim_plain, padding, "none", MOESIM_PADDING_CHOICES,
-                  "rows that the expert kernel computes without a token"),
+    MOESIM_CHOICE_IN(struct moesim_plain, options, padding, "none", MOESIM_PADDING_CHOICES,
+                     "rows that the expert kernel computes without a token"),
+    MOESIM_CHOICE_IN(struct moesim_plain, options, backward, "false", "false|true",
+                     "price the backward pass too: twice the forward's arithmetic, the same exchanges"),
     MOESIM_PARAM_END,
 };
 

@@ -30,6 +30,13 @@ static void check_warm_up(struct moesim_resolver *r, const struct moesim_cell *c
                        "warm_up = %u leaves none of the %u steps to be counted", p->warm_up, p->steps);
 }
 
+static void check_backward(struct moesim_resolver *r, const struct moesim_cell *cell)
+{
+    const struct moesim_node *node = moesim_node_find(r->root, "backward");
+    if (cell->point.options.backward && cell->point.phase == MOESIM_EVAL && node)
+        moesim_mistake(r->mistakes, node->line, node->column, "backward = true belongs to phase train, not eval");
+}
+
 /* Whether the cell's number of experts is what the study meant, so that checks against it make sense. */
 static bool experts_known(const struct moesim_cell *cell)
 {
@@ -254,6 +261,7 @@ void moesim_cell_check(struct moesim_resolver *r, const struct moesim_cell *cell
 {
     const bool workload = cell->chosen[MOESIM_WORKLOAD]->known, router = cell->chosen[MOESIM_ROUTER]->known;
     check_warm_up(r, cell);
+    check_backward(r, cell);
     if (workload && router)
         check_needs(r, cell, cell->point.router->router->needs);
     if (workload && (!cell->chosen[MOESIM_MODEL]->variant || cell->chosen[MOESIM_MODEL]->known))

@@ -198,14 +198,21 @@ char *moesim_labels_json(struct moesim_labels *labels, struct moesim_arena *aren
     return copy;
 }
 
+static bool of_cost(const char *path)
+{
+    bool found = !strncmp(path, "cluster.", 8) || !strncmp(path, "placement.", 10);
+    for (uint32_t i = MOESIM_PLAIN_OF_COST; i < MOESIM_N_PLAIN; i++)
+        found |= !strcmp(path, moesim_plain_params[i].key);
+    return found;
+}
+
 uint64_t moesim_labels_routing_hash(struct moesim_labels *labels)
 {
     sort(labels);
     uint64_t hash = MOESIM_HASH_START;
     for (uint32_t i = 0; i < labels->n; i++) {
         const char *path = labels->text + labels->entry[i].path, *value = labels->text + labels->entry[i].value;
-        if (left_out(path) || !strncmp(path, "cluster.", 8) || !strncmp(path, "placement.", 10) ||
-            !strcmp(path, "padding"))
+        if (left_out(path) || of_cost(path))
             continue;
         hash = moesim_hash(hash, path, strlen(path) + 1);
         hash = moesim_hash(hash, value, strlen(value) + 1);

@@ -60,7 +60,7 @@ struct moesim_point {
     const void *placement_params;
     const char *placement_spec;
     struct moesim_file_array placement_loads; /* what its `from` names: [E] or [L, E]; values NULL = no file */
-    uint32_t padding;                         /* enum moesim_padding */
+    struct moesim_cost_options options;
 
     bool record_expert_load, record_traffic;
     bool record[MOESIM_N_METRICS];  /* metrics whose every step and layer goes into `series` */

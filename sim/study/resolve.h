@@ -100,10 +100,12 @@ bool moesim_settings_apply(struct moesim_resolver *r, enum moesim_component comp
 
 /* ---- axes ---- */
 
-enum { MOESIM_N_PLAIN = 6 }; /* mode, phase, steps, warm_up, micro_batches, padding */
+/* The rows of moesim_plain_params; from MOESIM_PLAIN_OF_COST on, only the cost looks at them. */
+enum { MOESIM_PLAIN_OF_COST = 5, MOESIM_N_PLAIN = 7 };
 
 struct moesim_plain {
-    uint32_t mode, phase, steps, warm_up, micro_batches, padding;
+    uint32_t mode, phase, steps, warm_up, micro_batches;
+    struct moesim_cost_options options;
 };
 extern const struct moesim_param moesim_plain_params[];
 
@@ -152,7 +154,7 @@ const char *moesim_labels_find(const struct moesim_labels *labels, const char *p
 struct moesim_label *moesim_labels_finish(struct moesim_labels *labels, struct moesim_arena *arena, uint32_t *n);
 /* The labels but SPECs and seed as one JSON object, keys sorted; NULL without memory. */
 char *moesim_labels_json(struct moesim_labels *labels, struct moesim_arena *arena);
-/* Of the same labels but those of cluster, placement and padding. */
+/* Of the same labels but those of cluster, placement and cost. */
 uint64_t moesim_labels_routing_hash(struct moesim_labels *labels);
 
 /* ---- exclude ---- */

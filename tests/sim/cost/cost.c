@@ -88,12 +88,14 @@ Test(cost, padding_by_hand)
 {
     struct scene s;
     uint64_t kept[4];
+    const struct moesim_cost_options tile = {.padding = MOESIM_PADDING_TILE},
+                                     capacity = {.padding = MOESIM_PADDING_CAPACITY};
     struct moesim_cost flop;
     init_four(&s, 0);
     scene_price(&s, MOESIM_PADDING_TILE, NULL);
     NEAR(s.cost.flop_padded, 4 * 4 * 6000); /* four experts, one tile of four rows each */
     NEAR(s.cost.padding_fraction, 9 / 16.);
-    moesim_cost_flop(&s.plan, &s.batch, &s.model, MOESIM_PADDING_TILE, 4, NULL, kept, &flop);
+    moesim_cost_flop(&s.plan, &s.batch, &s.model, &tile, 4, NULL, kept, &flop);
     NEAR(flop.flop_padded, 16 * 6000);
     cr_assert(isnan(flop.time_layer_s) && isnan(flop.bytes_dispatch) && isnan(flop.device_fanout));
 
@@ -106,7 +108,7 @@ Test(cost, padding_by_hand)
     NEAR(s.cost.padding_fraction, 25 / 32.);
     NEAR(s.cost.flop_expert, 7 * 6000);
     NEAR(s.cost.time_compute_s, 0.125 + (6000 + 8 * 920) / 1e5 + 2 * (2 + 8) * 400 / 1e5);
-    moesim_cost_flop(&s.plan, &s.batch, &s.model, MOESIM_PADDING_CAPACITY, 4, NULL, kept, &flop);
+    moesim_cost_flop(&s.plan, &s.batch, &s.model, &capacity, 4, NULL, kept, &flop);
     NEAR(flop.flop_padded, 32 * 6000);
     const uint64_t counted[4] = {2, 1, 2, 2};
     cr_assert_arr_eq(kept, counted, sizeof kept);

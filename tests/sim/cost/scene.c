@@ -101,8 +101,8 @@ void scene_finish(struct scene *s)
 void scene_price(struct scene *s, enum moesim_padding padding, const uint8_t *expert_kind)
 {
     struct moesim_error err = {""};
-    const struct moesim_cost_options options = {.padding = padding};
-    cr_assert_eq(moesim_cost_layer(&s->plan, &s->batch, &s->placement, &s->cluster, &s->model, &options, expert_kind,
+    s->options.padding = padding;
+    cr_assert_eq(moesim_cost_layer(&s->plan, &s->batch, &s->placement, &s->cluster, &s->model, &s->options, expert_kind,
                                    &s->work, &s->cost, &err),
                  MOESIM_OK, "%s", err.text);
 }

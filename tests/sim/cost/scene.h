@@ -16,6 +16,7 @@ struct scene {
     struct moesim_batch batch;
     struct moesim_plan plan;
     struct moesim_cost_work work;
+    struct moesim_cost_options options; /* of scene_price, but the padding */
     struct moesim_cost cost;
     uint32_t *device, *group_start;
 };

@@ -255,7 +255,7 @@ Test(experiment, points_are_routed_once_and_priced_apart)
     struct moesim_point a = point(&params), b = point(&params), c = point(&params);
     put_on_cluster(&a, 2, 2);
     put_on_cluster(&b, 1, 4);
-    c.padding = MOESIM_PADDING_NONE;
+    c.options.padding = MOESIM_PADDING_NONE;
     const struct moesim_point *points[] = {&a, &b, &c};
     struct moesim_experiment *e;
     struct moesim_outcome o[3];

@@ -72,6 +72,7 @@ Test(mistakes, top_of_the_file)
     expect(BASE "steps: [1, [2]]\n", "3:12: steps: a list holds values only\n");
     expect(BASE "steps: 0\n", "3:8: steps = 0 is outside 1..10000000\n");
     expect(BASE "steps: 5\nwarm_up: 5\n", "4:10: warm_up = 5 leaves none of the 5 steps to be counted\n");
+    expect(BASE "phase: eval\nbackward: true\n", "4:11: backward = true belongs to phase train, not eval\n");
     expect(BASE "seeds: {a: 1}\n", "3:8: seeds must be a number of seeds or a list of them\n");
     expect(BASE "seeds: []\n", "3:8: seeds must be a number of seeds or a list of them\n");
     expect(BASE "seeds: [1, x, 1]\n",

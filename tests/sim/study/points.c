@@ -34,7 +34,7 @@ Test(points, defaults)
     const struct moesim_point *p = r->points[0];
     cr_assert(p->mode == MOESIM_MODE_ROUTE && p->phase == MOESIM_TRAIN && p->steps == 50 && p->micro_batches == 1);
     cr_assert(p->n_tokens == 4096 && p->model.layers == 1 && p->model.experts == 64 && p->model.top_k == 2);
-    cr_assert(p->model.d_model == 256 && p->model.d_ff == 1024 && !p->has_cluster && p->padding == 0);
+    cr_assert(p->model.d_model == 256 && p->model.d_ff == 1024 && !p->has_cluster && p->options.padding == 0);
     cr_assert_eq(((const struct fake_params *)p->router_params)->k, 2);
     cr_assert(p->measure[0] && p->measure[MOESIM_N_METRICS - 1] && !p->record[0] && !p->record_expert_load);
     for (uint32_t i = 0; i < 5; i++)
@@ -118,6 +118,7 @@ Test(points, labels_and_json)
         {"mode", "route"},
         {"steps", "50"},
         {"padding", "none"},
+        {"backward", "false"},
         {"micro_batches", "1"},
         {"model.name", "olmoe-1b-7b"},
     };
@@ -165,10 +166,10 @@ Test(points, text_reaches_json_escaped)
 /* Points of one routing are neighbours; otherwise the file's order holds. */
 Test(points, routed_once_and_priced_together)
 {
-    struct resolved *r =
-        must(resolve_text("cluster: {name: h100-dgx, nodes: [1, 2]}\nplacement: [contiguous, random]\n"
-                          "padding: [none, tile]\nworkload: text\nrouter: [switch, ./mine.so]\nseeds: 2\n"));
-    cr_assert_eq(r->n, 2 * 2 * 2 * 2 * 2);
+    struct resolved *r = must(resolve_text(
+        "cluster: {name: h100-dgx, nodes: [1, 2]}\nplacement: [contiguous, random]\n"
+        "padding: [none, tile]\nbackward: [false, true]\nworkload: text\nrouter: [switch, ./mine.so]\nseeds: 2\n"));
+    cr_assert_eq(r->n, 2 * 2 * 2 * 2 * 2 * 2);
     for (uint32_t i = 0; i < r->n; i++) {
         const struct moesim_point *p = r->points[i];
         uint32_t n_equal = 0;
@@ -180,15 +181,15 @@ Test(points, routed_once_and_priced_together)
             n_equal++;
             cr_assert(p->seed == q->seed && p->router == q->router && p->cluster.nodes == q->cluster.nodes);
         }
-        /* Two placements and two paddings; a plugin may look at anything, so it shares with nobody. */
-        cr_assert_eq(n_equal, p->router->plugin ? 1 : 4);
-        cr_assert(n_equal == 1 || i % 4 == 0 || p->route_hash == r->points[i - 1]->route_hash ||
+        /* Two placements, paddings and passes; a plugin may look at anything, so it shares with nobody. */
+        cr_assert_eq(n_equal, p->router->plugin ? 1 : 8);
+        cr_assert(n_equal == 1 || i % 8 == 0 || p->route_hash == r->points[i - 1]->route_hash ||
                   r->points[i - 1]->router->plugin || p->route_hash == r->points[i + 1]->route_hash);
     }
-    for (uint32_t i = 0; i + 3 < r->n; i++) /* a routing that begins goes on to its end */
+    for (uint32_t i = 0; i + 7 < r->n; i++) /* a routing that begins goes on to its end */
         if (!r->points[i]->router->plugin && (i == 0 || r->points[i - 1]->route_hash != r->points[i]->route_hash))
-            cr_assert_eq(r->points[i]->route_hash, r->points[i + 3]->route_hash);
-    cr_assert(r->points[0]->seed == 1 && r->points[4]->seed == 2);
+            cr_assert_eq(r->points[i]->route_hash, r->points[i + 7]->route_hash);
+    cr_assert(r->points[0]->seed == 1 && r->points[8]->seed == 2);
     release(r);
 }
 
