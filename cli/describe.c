@@ -49,6 +49,12 @@ static void format_default(const struct kind_item *item, const struct moesim_par
         snprintf(text, size, "%s", row->def && *row->def ? row->def : "-");
 }
 
+/* The vendor's figure beside the realistic one, where there is one. */
+static bool has_peak(const struct kind_item *item, const struct moesim_param *row)
+{
+    return item->peak && row->type == MOESIM_TYPE_REAL && *(const double *)((const char *)item->peak + row->offset) > 0;
+}
+
 /* "a|b" as "a | b", so that it can be broken. */
 static void space_choices(const char *choices, char *text, size_t size)
 {
@@ -76,6 +82,10 @@ static void print_params(const struct kind_item *item)
             format_range(row, range, sizeof range);
         format_default(item, row, value, sizeof value);
         snprintf(left, sizeof left, "  %s = %s", row->key, value);
+        if (has_peak(item, row)) {
+            moesim_param_format(row, item->peak, value, sizeof value);
+            snprintf(range + strlen(range), sizeof range - strlen(range), "; peak %s", value);
+        }
         printf("%-30s  ", cli_printable(left, safe, sizeof safe));
         cli_print_wrapped(stdout, cli_printable(range, safe, sizeof safe), 32, 32);
         fputs("      ", stdout);
@@ -118,9 +128,14 @@ static json_t *params_json(const struct kind_item *item)
         char range[512], value[256];
         format_range(row, range, sizeof range);
         format_default(item, row, value, sizeof value);
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:s, s:s}", "key", row->key, "type", type_word(row),
-                                              item->values ? "value" : "default", value, "range", range, "meaning",
-                                              row->help ? row->help : ""));
+        json_t *object =
+            json_pack("{s:s, s:s, s:s, s:s, s:s}", "key", row->key, "type", type_word(row),
+                      item->values ? "value" : "default", value, "range", range, "meaning", row->help ? row->help : "");
+        if (has_peak(item, row)) {
+            moesim_param_format(row, item->peak, value, sizeof value);
+            json_object_set_new(object, "peak", json_string(value));
+        }
+        json_array_append_new(rows, object);
     }
     return rows;
 }

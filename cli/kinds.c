@@ -53,7 +53,8 @@ static bool cluster_item(uint32_t i, struct kind_item *item)
                                    .summary = preset->summary,
                                    .reference = preset->reference,
                                    .schema = {moesim_cluster_params, sizeof(struct moesim_param)},
-                                   .values = &preset->cluster};
+                                   .values = &preset->cluster,
+                                   .peak = &preset->peak};
     return preset->cluster.name;
 }
 

@@ -14,6 +14,7 @@ struct kind_item {
     const char *name, *summary, *reference;
     struct moesim_schema schema;
     const void *values; /* of the schema's struct, shown instead of its defaults: presets; or NULL */
+    const void *peak;   /* of the same struct, the vendor's figures of a cluster, 0 where there is none; or NULL */
     const char *text;   /* a study's YAML */
     const void *metric; /* struct moesim_metric */
     const char *router; /* SPEC of a model's own router */

@@ -7,6 +7,7 @@
 #include "cli/message.h"
 #include "cli/print_table.h"
 #include "cli/verbs.h"
+#include "sim/cluster/cluster.h"
 
 struct list_options {
     bool json;
@@ -16,6 +17,76 @@ static const struct cli_option options[] = {
     CLI_OPTION(struct list_options, json, "json", NULL, "as a JSON array"),
     CLI_OPTION_END,
 };
+
+/* Rates of a cluster as people name them. */
+static const struct {
+    const char *title;
+    size_t offset;
+    double unit;
+} rates[] = {
+    {"TFLOP/s", offsetof(struct moesim_cluster, flop_per_s), 1e12},
+    {"HBM TB/s", offsetof(struct moesim_cluster, memory_bytes_per_s), 1e12},
+    {"NVLink GB/s", offsetof(struct moesim_cluster, nvlink_bytes_per_s), 1e9},
+    {"NIC GB/s", offsetof(struct moesim_cluster, nic_bytes_per_s), 1e9},
+};
+enum { N_RATES = sizeof rates / sizeof *rates };
+
+static double rate_of(const struct moesim_cluster *cluster, uint32_t i)
+{
+    return *(const double *)((const char *)cluster + rates[i].offset);
+}
+
+/* "725/989": what is reached, of the vendor's peak. */
+static void print_rate(struct print_table *table, double real, double peak)
+{
+    char text[48] = "-";
+    if (real > 0)
+        snprintf(text, sizeof text, real < 100 ? "%.3g/%.4g" : "%.0f/%.4g", real, peak);
+    print_text(table, text);
+}
+
+/* Rates in units of people; for programs every rate and peak apart, in SI. */
+static bool print_clusters(enum print_format format)
+{
+    const struct print_column shown[] = {{.title = "name"},
+                                         {.title = rates[0].title, .right = true},
+                                         {.title = rates[1].title, .right = true},
+                                         {.title = rates[2].title, .right = true},
+                                         {.title = rates[3].title, .right = true},
+                                         {.title = "summary", .wrap = true}};
+    const struct print_column all[] = {{.title = "name"},
+                                       {.title = "flop_per_s"},
+                                       {.title = "peak_flop_per_s"},
+                                       {.title = "memory_bytes_per_s"},
+                                       {.title = "peak_memory_bytes_per_s"},
+                                       {.title = "nvlink_bytes_per_s"},
+                                       {.title = "peak_nvlink_bytes_per_s"},
+                                       {.title = "nic_bytes_per_s"},
+                                       {.title = "peak_nic_bytes_per_s"},
+                                       {.title = "summary"}};
+    const bool people = format == PRINT_TABLE;
+    struct print_table *table = people ? print_table_create(shown, 6) : print_table_create(all, 10);
+    for (const struct moesim_cluster_preset *p = moesim_cluster_presets; table && p->cluster.name; p++) {
+        print_text(table, p->cluster.name);
+        for (uint32_t i = 0; i < N_RATES; i++) {
+            const double real = rate_of(&p->cluster, i), peak = rate_of(&p->peak, i);
+            if (people) {
+                print_rate(table, real / rates[i].unit, peak / rates[i].unit);
+            } else {
+                print_number(table, real, NULL);
+                print_number(table, peak, NULL);
+            }
+        }
+        print_text(table, p->summary);
+    }
+    if (table && people)
+        print_table_narrow(table);
+    bool good = table && print_table(table, format);
+    print_table_destroy(table);
+    if (good && people)
+        puts("Rates of one device, one way: what software reaches, of the vendor's peak.");
+    return good;
+}
 
 static bool print_kind(const struct kind *kind, enum print_format format)
 {
@@ -50,6 +121,9 @@ static int list(const struct cli_call *call)
     const struct kind *kind = kind_find(call->args[0], "list");
     if (!kind)
         return CLI_USAGE;
+    if (kind->item == cli_kinds[3].item)
+        return print_clusters(o->json ? PRINT_JSON : PRINT_TABLE) ? CLI_DONE
+                                                                  : cli_fail(CLI_SOME_FAILED, "memory is exhausted");
     return print_kind(kind, o->json ? PRINT_JSON : PRINT_TABLE) ? CLI_DONE
                                                                 : cli_fail(CLI_SOME_FAILED, "memory is exhausted");
 }

@@ -110,7 +110,9 @@ static void label(const struct moesim_cell *cell, const struct moesim_plain *pla
             moesim_labels_text(labels, head, "", choice->spec);
         if (choice->variant && choice->variant->name[0])
             moesim_labels_text(labels, head, "name",
-                               choice->router ? choice->router->router->name : choice->variant->name);
+                               choice->router    ? choice->router->router->name
+                               : choice->is_text ? choice->spec
+                                                 : choice->variant->name);
         if (c == MOESIM_WORKLOAD)
             moesim_labels_count(labels, head, "tokens", p->n_tokens);
         if (c == MOESIM_MODEL)

@@ -222,25 +222,38 @@ static void resolve_model(struct moesim_resolver *r, struct moesim_choice *choic
 static void resolve_cluster(struct moesim_resolver *r, struct moesim_choice *choice)
 {
     const struct moesim_variant *v = choice->variant;
+    const bool is_text = choice->is_text = moesim_cluster_is_text(v->name);
     const struct moesim_cluster_preset *preset = moesim_cluster_find(v->name);
-    if (!preset) {
+    struct moesim_cluster base;
+    struct moesim_error err;
+    if (is_text && moesim_cluster_read(v->name, r->arena, &base, &err) != MOESIM_OK) {
+        moesim_mistake(r->mistakes, v->line, v->column, "cluster: %s", err.text);
+        return;
+    }
+    if (!is_text && !preset) {
         struct moesim_guess guess = moesim_guess_of(v->name);
         for (const struct moesim_cluster_preset *p = moesim_cluster_presets; p->cluster.name; p++)
             moesim_guess_try(&guess, p->cluster.name);
         unknown_name(r, MOESIM_CLUSTER, v, &guess);
         return;
     }
+    if (preset)
+        base = preset->cluster;
     choice->known = true;
+    for (uint32_t i = 0; i < v->n_settings; i++)
+        moesim_cluster_override(&base, v->settings[i].key);
     choice->schema = (struct moesim_schema){moesim_cluster_params, sizeof(struct moesim_param)};
     choice->params_size = sizeof(struct moesim_cluster);
-    read_params(r, MOESIM_CLUSTER, &preset->cluster, choice);
-    struct moesim_error err;
-    if (!choice->whole) {
-        choice->known = false;
-    } else if (moesim_cluster_check(choice->params, &err) != MOESIM_OK) {
+    read_params(r, MOESIM_CLUSTER, &base, choice);
+    choice->known = choice->whole;
+    if (!choice->whole)
+        return;
+    enum moesim_status status = is_text ? moesim_cluster_rename(choice->params, r->arena, &err) : MOESIM_OK;
+    if (status == MOESIM_OK)
+        status = moesim_cluster_check(choice->params, &err);
+    if (status != MOESIM_OK)
         note(r, v, &err);
-        choice->known = false;
-    }
+    choice->known = status == MOESIM_OK;
 }
 
 /* The numbers of a load-aware placement's file, where `from` names one. */
@@ -287,6 +300,8 @@ static void resolve_placement(struct moesim_resolver *r, struct moesim_choice *c
 static const char *canonical_spec(struct moesim_resolver *r, const struct moesim_choice *choice)
 {
     const struct moesim_variant *v = choice->variant;
+    if (choice->is_text) /* says all its values */
+        return ((const struct moesim_cluster *)choice->params)->name;
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);

@@ -87,7 +87,7 @@ void moesim_mistakes_sort(struct moesim_mistakes *mistakes)
 
 struct moesim_guess moesim_guess_of(const char *word)
 {
-    return (struct moesim_guess){.word = word, .edits = UINT32_MAX};
+    return (struct moesim_guess){.word = word, .distance = UINT32_MAX};
 }
 
 void moesim_guess_try(struct moesim_guess *guess, const char *candidate)
@@ -96,14 +96,14 @@ void moesim_guess_try(struct moesim_guess *guess, const char *candidate)
     if (length > 64)
         return;
     const uint32_t limit = length < 2 ? 0 : length < 4 ? 1 : 2;
-    uint32_t edits = moesim_edit_distance(guess->word, candidate, 2);
-    if (edits > limit) {
-        if (length < 3 || strncmp(guess->word, candidate, length) != 0)
-            return;
-        edits = limit + 1; /* the beginning of a name is worth less than a slip of the finger */
-    }
-    if (edits < guess->edits) {
-        guess->edits = edits;
+    const uint32_t edits = moesim_edit_distance(guess->word, candidate, 2);
+    const bool begins = length >= 3 && strncmp(guess->word, candidate, length) == 0;
+    if (edits > limit && !begins)
+        return;
+    /* A name that goes on where the word ends is nearer than one with a slip of the finger; three letters say less. */
+    const uint32_t distance = !begins ? 2 * edits : length > 3 ? 1 : 3;
+    if (distance < guess->distance) {
+        guess->distance = distance;
         guess->best = candidate;
     }
 }

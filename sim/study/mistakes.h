@@ -40,7 +40,7 @@ void moesim_mistakes_sort(struct moesim_mistakes *mistakes);
 struct moesim_guess {
     const char *word;
     const char *best;
-    uint32_t edits;
+    uint32_t distance;
     char text[120]; /* "; did you mean 'x'?" after moesim_guess_text */
 };
 

@@ -70,6 +70,7 @@ struct moesim_choice {
     const struct moesim_variant *variant; /* NULL = the study does not name this component */
     bool known;                           /* the name exists; false = noted, skip what depends on it */
     bool whole;                           /* all its settings were right */
+    bool is_text;                         /* a cluster text: its name is `params`' */
     struct moesim_schema schema;
     size_t params_size;
     void *params;     /* NULL for routers, whose defaults depend on the model */

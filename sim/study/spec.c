@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "sim/cluster/cluster.h"
 #include "sim/study/mistakes.h"
 #include "sim/study/study.h"
 
@@ -86,6 +87,38 @@ enum moesim_status moesim_spec_name(const char *spec, char name[64], struct moes
     memcpy(name, spec, n);
     name[n] = '\0';
     return MOESIM_OK;
+}
+
+/* The preset of that name or the cluster of that text, before keys are set. */
+static enum moesim_status cluster_base(const char *name, struct moesim_arena *arena, struct moesim_cluster *cluster,
+                                       struct moesim_error *err)
+{
+    if (moesim_cluster_is_text(name))
+        return moesim_cluster_read(name, arena, cluster, err);
+    const struct moesim_cluster_preset *preset = moesim_cluster_find(name);
+    if (preset) {
+        *cluster = preset->cluster;
+        return MOESIM_OK;
+    }
+    struct moesim_guess guess = moesim_guess_of(name);
+    for (const struct moesim_cluster_preset *p = moesim_cluster_presets; p->cluster.name; p++)
+        moesim_guess_try(&guess, p->cluster.name);
+    return moesim_fail(err, MOESIM_EINVAL, "unknown cluster '%.60s'%s", name, moesim_guess_text(&guess));
+}
+
+enum moesim_status moesim_spec_cluster(const char *spec, struct moesim_arena *arena, struct moesim_cluster *cluster,
+                                       struct moesim_error *err)
+{
+    struct moesim_spec cut = {.name = spec};
+    enum moesim_status status = moesim_cluster_is_text(spec) ? MOESIM_OK : moesim_spec_cut(spec, arena, &cut, err);
+    if (status == MOESIM_OK)
+        status = cluster_base(cut.name, arena, cluster, err);
+    if (status != MOESIM_OK || cut.n_pairs == 0)
+        return status;
+    for (uint32_t i = 0; i < cut.n_pairs; i++)
+        moesim_cluster_override(cluster, cut.pairs[i].key);
+    const struct moesim_schema schema = {moesim_cluster_params, sizeof(struct moesim_param)};
+    return moesim_spec_params(spec, schema, cluster, arena, err);
 }
 
 enum moesim_status moesim_spec_params(const char *spec, struct moesim_schema schema, void *params,

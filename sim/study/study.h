@@ -63,6 +63,10 @@ uint64_t moesim_study_hash(const struct moesim_study *study);
 enum moesim_status moesim_spec_name(const char *spec, char name[64], struct moesim_error *err);
 enum moesim_status moesim_spec_params(const char *spec, struct moesim_schema schema, void *params,
                                       struct moesim_arena *arena, struct moesim_error *err);
+/* The cluster of a SPEC: a preset with its keys set, or a text. Whether it makes a machine is moesim_cluster_check's.
+ */
+enum moesim_status moesim_spec_cluster(const char *spec, struct moesim_arena *arena, struct moesim_cluster *cluster,
+                                       struct moesim_error *err);
 /* Whether a SPEC's name is a path: it has a '/' or ends in ".so". */
 bool moesim_spec_is_path(const char *spec);
 

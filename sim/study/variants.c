@@ -17,7 +17,7 @@ struct expansion {
     struct moesim_resolver *r;
     const char *what; /* the component's name */
     const struct moesim_node *at;
-    bool name_optional;
+    bool name_optional, may_be_text;
     uint32_t n, room;
     struct moesim_variant *item;
     uint64_t n_settings;
@@ -50,7 +50,9 @@ static void add_variant(struct expansion *x, const struct moesim_node *name, con
     }
     struct moesim_error err;
     struct moesim_spec spec = {.name = ""};
-    if (name && moesim_spec_cut(name->text, r->arena, &spec, &err) != MOESIM_OK) {
+    if (name && x->may_be_text && moesim_cluster_is_text(name->text)) {
+        spec.name = name->text;
+    } else if (name && moesim_spec_cut(name->text, r->arena, &spec, &err) != MOESIM_OK) {
         moesim_mistake(r->mistakes, name->line, name->column, "%s: %s", x->what, err.text);
         return;
     }
@@ -173,8 +175,11 @@ static void expand_node(struct expansion *x, const struct moesim_node *node)
 struct moesim_variants moesim_variants_expand(struct moesim_resolver *r, enum moesim_component component,
                                               const struct moesim_node *node)
 {
-    struct expansion x = {
-        .r = r, .what = moesim_component_names[component], .at = node, .name_optional = component == MOESIM_MODEL};
+    struct expansion x = {.r = r,
+                          .what = moesim_component_names[component],
+                          .at = node,
+                          .name_optional = component == MOESIM_MODEL,
+                          .may_be_text = component == MOESIM_CLUSTER};
     if (node->kind != MOESIM_NODE_SEQUENCE)
         expand_node(&x, node);
     else if (!node->n)
