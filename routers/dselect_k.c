@@ -172,6 +172,28 @@ static bool mix_selectors(const struct call *c, const float *row, float *mix)
 
 /* ---- routing ---- */
 
+/* Whether every id names an expert, so that nothing is out of reach. */
+static bool is_power(const struct dselect_k *r)
+{
+    return r->n_experts == 1u << r->n_bits;
+}
+
+/* One selector's part in the experts' weights, and its losses. */
+static void add_selector(const struct dselect_k *r, uint32_t t, uint32_t n, const uint32_t *id, const float *share,
+                         float mix, float *weight)
+{
+    double reached = 0, entropy = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (id[i] >= r->n_experts)
+            continue;
+        weight[id[i]] += mix * share[i];
+        reached += share[i];
+        entropy -= share[i] * log(share[i] + 1e-6);
+    }
+    r->entropy[t] += entropy;
+    r->unreach[t] += is_power(r) ? 0 : 1 / (reached + REACH_EPS);
+}
+
 static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct moesim_choices *out)
 {
     const struct call *c = context;
@@ -184,12 +206,9 @@ static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct 
     if (!mix_selectors(c, row, mix))
         return MOESIM_NO_CHOICE;
     memset(weight, 0, r->n_experts * sizeof *weight);
-    for (uint32_t j = 0; j < r->p.k; j++) {
-        const uint32_t n = mix[j] > 0 ? select_ids(r, row + (size_t)j * r->n_bits, id, share) : 0;
-        for (uint32_t i = 0; i < n; i++)
-            if (id[i] < r->n_experts)
-                weight[id[i]] += mix[j] * share[i];
-    }
+    for (uint32_t j = 0; j < r->p.k; j++)
+        if (mix[j] > 0)
+            add_selector(r, t, select_ids(r, row + (size_t)j * r->n_bits, id, share), id, share, mix[j], weight);
     uint32_t n = 0;
     for (uint32_t e = 0; e < r->n_experts; e++) {
         key[n] = moesim_key(weight[e], e);
@@ -203,45 +222,41 @@ static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct 
     return n;
 }
 
-/* ---- losses and gradient ---- */
+/* ---- gradient ---- */
 
-/* One selector's losses; with c->grad its gradient by z, d_share[i] becoming the loss by share[i]. `d_weight` is the
- * loss by the experts' weights, `mix` this selector's part in them; returns the loss by mix. */
-static double work_selector(const struct call *c, uint32_t t, const float *z, float *d_z, uint32_t thread, float mix,
-                            const float *d_weight)
+/* Adds one selector's gradient, losses included, to d_z. `d_weight` is the loss by the experts' weights, `mix` this
+ * selector's part in them; returns the loss by mix. */
+static double selector_backward(const struct call *c, const float *z, float *d_z, uint32_t thread, float mix,
+                                const float *d_weight)
 {
     const struct dselect_k *r = c->r;
     uint32_t *id = r->id + ((size_t)thread << r->n_bits);
     float *share = r->share + ((size_t)thread << r->n_bits);
     const uint32_t n = select_ids(r, z, id, share);
-    const bool power = r->n_experts == 1u << r->n_bits;
-    double reached = 0, d_mix = 0;
+    double reached = 0, d_mix = 0, by_bit[32][2] = {{0}}; /* sum of loss by share * share, over ids by each bit */
+    for (uint32_t i = 0; i < n; i++)
+        reached += id[i] < r->n_experts ? share[i] : 0;
+    const double inverse = 1 / (reached + REACH_EPS);
+    const double unreach = is_power(r) ? 0 : r->p.reach_coef * inverse * inverse;
     for (uint32_t i = 0; i < n; i++) {
         if (id[i] >= r->n_experts)
             continue;
-        reached += share[i];
-        r->entropy[t] -= share[i] * log(share[i] + 1e-6);
-        d_mix += (double)share[i] * d_weight[id[i]];
-    }
-    const double inverse = 1 / (reached + REACH_EPS);
-    r->unreach[t] += power ? 0 : inverse;
-    for (uint32_t i = 0; c->grad && i < n; i++) {
-        if (id[i] >= r->n_experts)
-            continue;
         const double s = share[i];
-        const double losses =
-            -r->p.entropy_coef * (log(s + 1e-6) + s / (s + 1e-6)) - (power ? 0 : r->p.reach_coef * inverse * inverse);
-        const double d_share = (double)mix * d_weight[id[i]] + c->grad->loss_scale * losses;
-        for (uint32_t b = 0; b < r->n_bits; b++) {
-            const float set = smooth_step(z[b], (float)r->p.width), slope = smooth_slope(z[b], (float)r->p.width);
-            if (slope > 0)
-                d_z[b] += (float)(d_share * s * slope / (id[i] >> b & 1 ? set : set - 1));
-        }
+        const double losses = -r->p.entropy_coef * (log(s + 1e-6) + s / (s + 1e-6)) - unreach;
+        const double d_log = ((double)mix * d_weight[id[i]] + c->grad->loss_scale * losses) * s;
+        d_mix += s * d_weight[id[i]];
+        for (uint32_t b = 0; b < r->n_bits; b++)
+            by_bit[b][id[i] >> b & 1] += d_log;
+    }
+    for (uint32_t b = 0; b < r->n_bits; b++) {
+        const float set = smooth_step(z[b], (float)r->p.width), slope = smooth_slope(z[b], (float)r->p.width);
+        const double of_set = set > 0 ? by_bit[b][1] / set : 0, of_unset = set < 1 ? by_bit[b][0] / (1 - set) : 0;
+        d_z[b] += (float)(slope * (of_set - of_unset));
     }
     return d_mix;
 }
 
-static void work_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
+static void backward_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
 {
     const struct call *c = context;
     const struct dselect_k *r = c->r;
@@ -250,22 +265,19 @@ static void work_tokens(void *context, uint32_t first, uint32_t last, uint32_t t
     float *d_weight = r->d_weight + (size_t)thread * r->n_experts;
     for (uint32_t t = first; t < last; t++) {
         const float *row = c->batch->columns + (size_t)t * c->batch->stride;
-        float *d_row = c->grad ? c->grad->d_columns + (size_t)t * c->batch->stride : NULL;
-        r->entropy[t] = r->unreach[t] = 0;
+        float *d_row = c->grad->d_columns + (size_t)t * c->batch->stride;
         if ((c->batch->padding && c->batch->padding[t]) || !mix_selectors(c, row, mix))
             continue;
         memset(d_weight, 0, r->n_experts * sizeof *d_weight);
-        for (uint32_t i = c->plan->first[t]; c->grad && i < c->plan->first[t + 1]; i++)
+        for (uint32_t i = c->plan->first[t]; i < c->plan->first[t + 1]; i++)
             d_weight[c->plan->expert[i]] = c->grad->d_weight[i];
         double mean = 0;
         for (uint32_t j = 0; j < k; j++) {
             const size_t at = (size_t)j * r->n_bits;
-            d_mix[j] = mix[j] > 0
-                           ? (float)work_selector(c, t, row + at, d_row ? d_row + at : NULL, thread, mix[j], d_weight)
-                           : 0;
+            d_mix[j] = mix[j] > 0 ? (float)selector_backward(c, row + at, d_row + at, thread, mix[j], d_weight) : 0;
             mean += (double)mix[j] * d_mix[j];
         }
-        for (uint32_t j = 0; c->grad && j < k; j++)
+        for (uint32_t j = 0; j < k; j++)
             d_row[(size_t)k * r->n_bits + j] += (float)(mix[j] * (d_mix[j] - mean));
     }
 }
@@ -279,8 +291,9 @@ static enum moesim_status dselect_k_route(void *state, const struct moesim_batch
     struct call c = {.r = r, .batch = batch, .plan = plan};
     (void)err;
     moesim_plan_unlimited(plan);
+    memset(r->entropy, 0, batch->n_tokens * sizeof *r->entropy);
+    memset(r->unreach, 0, batch->n_tokens * sizeof *r->unreach);
     moesim_choose(r->chooser, batch, choose, &c, plan);
-    moesim_for_tokens(batch->n_tokens, r->n_threads, work_tokens, &c);
     double entropy = 0, unreach = 0;
     for (uint32_t t = 0; t < batch->n_tokens; t++) {
         entropy += r->entropy[t];
@@ -298,7 +311,7 @@ static enum moesim_status dselect_k_backward(void *state, const struct moesim_ba
     const struct dselect_k *r = state;
     struct call c = {r, batch, plan, grad};
     (void)err;
-    moesim_for_tokens(batch->n_tokens, r->n_threads, work_tokens, &c);
+    moesim_for_tokens(batch->n_tokens, r->n_threads, backward_tokens, &c);
     return MOESIM_OK;
 }
 

@@ -128,7 +128,8 @@ static bool is_candidate(const struct sparsemixer *r, float logit, float max)
 {
     if (isinf(max))
         return logit == max;
-    return logit == max || (max - logit) / fmaxf(fabsf(logit), max) <= 2 * (float)r->p.epsilon;
+    const float size = fabsf(logit);
+    return logit == max || (max - logit) / (size > max ? size : max) <= 2 * (float)r->p.epsilon;
 }
 
 /* The candidates of the next choice; none when no finite or infinite logit is left. */
