@@ -10,9 +10,8 @@
 
 #include "sim/experiment/conformance_suite.h"
 
-#define MAX_CELLS (1u << 16) /* tokens x experts of one shape, so that 500 shapes take seconds */
-#define N_STEPS 2u
-#define N_SETTINGS 8u /* drawn for a shape until the router takes one */
+#define MANY_CELLS (1u << 17) /* tokens x experts: a shape with more is kept with probability MANY_CELLS / cells */
+#define N_SETTINGS 32u        /* drawn for a shape until the router takes one */
 
 void suite_check(struct suite *suite, bool holds, const struct trial_case *c, const char *settings, const char *format,
                  ...)
@@ -36,6 +35,19 @@ void suite_check(struct suite *suite, bool holds, const struct trial_case *c, co
 
 /* ---- random shapes ---- */
 
+/* Tokens and experts: log-uniform, but large ones are thinned, or 4 % of the shapes would take most of the time. */
+static void draw_sizes(struct trial_case *c, struct draw *d)
+{
+    double cells;
+    do {
+        c->n_tokens = (uint32_t)draw_log(d, 1, 4096.999);
+        c->n_experts = (uint32_t)draw_log(d, 1, 512.999);
+        if (draw_below(d, 4) == 0) /* groups of experts need numbers with divisors */
+            c->n_experts = (c->n_experts + 15) / 16 * 16;
+        cells = (double)c->n_tokens * c->n_experts;
+    } while (draw_uniform(d) * cells > MANY_CELLS);
+}
+
 static struct trial_case draw_case(struct suite *suite, uint32_t i, struct draw *d)
 {
     static const struct trial_case corners[] = {
@@ -43,62 +55,60 @@ static struct trial_case draw_case(struct suite *suite, uint32_t i, struct draw 
         {.n_tokens = 1, .n_experts = 1, .top_k = 1, .n_devices = 1},
         {.n_tokens = 4096, .n_experts = 1, .top_k = 1, .n_devices = 2},
         {.n_tokens = 3, .n_experts = 512, .top_k = 512, .n_devices = 8},
-        {.n_tokens = 256, .n_experts = 512, .top_k = 8, .n_devices = 4},
+        {.n_tokens = 4096, .n_experts = 512, .top_k = 8, .n_devices = 4},
     };
     struct trial_case c = {0};
     if (i < sizeof corners / sizeof corners[0]) {
         c = corners[i];
     } else {
-        c.n_experts = (uint32_t)draw_log(d, 1, 512.999);
-        if (draw_below(d, 4) == 0) /* groups of experts need numbers with divisors */
-            c.n_experts = (c.n_experts + 15) / 16 * 16;
-        c.n_tokens = (uint32_t)draw_log(d, 1, 4096.999);
-        if (c.n_tokens > MAX_CELLS / c.n_experts)
-            c.n_tokens = MAX_CELLS / c.n_experts;
+        draw_sizes(&c, d);
         c.top_k = (uint32_t)draw_log(d, 1, c.n_experts + 0.999);
         c.n_devices = (uint32_t)draw_log(d, 1, 8.999);
         c.has_padding = draw_below(d, 4) == 0;
     }
+    c.n_steps = 2;
     c.phase = draw_coin(d) ? MOESIM_TRAIN : MOESIM_EVAL;
     c.seed = suite->seed + i;
     return c;
 }
 
-/* The bits are equal on 1, 2 and 4 threads, each on an instance of its own. */
+/* All steps by an instance of its own on so many threads; the first batch comes a second time at the end. */
+static enum moesim_status run_on(struct suite *suite, int threads, const struct trial_case *c, const struct settings *s,
+                                 struct trial_inputs *inputs, uint64_t *hash, struct moesim_error *err)
+{
+    omp_set_num_threads(threads);
+    struct trial t;
+    bool same;
+    enum moesim_status status = trial_init(&t, suite->router, c, s->params, inputs, err);
+    if (status == MOESIM_OK)
+        status = trial_steps(&t, hash, err);
+    if (status == MOESIM_OK && threads == 1) {
+        status = trial_repeat(&t, &same, err);
+        if (status == MOESIM_OK)
+            suite_check(suite, same, c, s->text, "the same batch is routed differently the second time");
+    }
+    trial_finish(&t);
+    return status;
+}
+
+/* The bits are equal on 1, 2 and 4 threads. The first run decides whether the router takes the settings. */
 static enum moesim_status check_threads(struct suite *suite, const struct trial_case *c, const struct settings *s,
                                         struct moesim_error *err)
 {
     static const int threads[] = {1, 2, 4};
     const int before = omp_get_max_threads();
+    struct trial_inputs inputs = {.arena = NULL};
     uint64_t hash[3];
-    enum moesim_status status = MOESIM_OK;
-    for (int i = 0; i < 3 && status == MOESIM_OK; i++) {
-        omp_set_num_threads(threads[i]);
-        status = trial_run(suite->router, c, s->params, N_STEPS, &hash[i], err);
+    enum moesim_status status = run_on(suite, threads[0], c, s, &inputs, &hash[0], err);
+    for (int i = 1; i < 3 && status == MOESIM_OK; i++) {
+        status = run_on(suite, threads[i], c, s, &inputs, &hash[i], err);
+        if (is_refusal(status))
+            status = moesim_fail(err, MOESIM_EBROKEN, "refused on %d threads, accepted on one", threads[i]);
+        if (status == MOESIM_OK)
+            suite_check(suite, hash[0] == hash[i], c, s->text, "1 and %d threads give different bits", threads[i]);
     }
+    inputs_finish(&inputs);
     omp_set_num_threads(before);
-    if (status != MOESIM_OK)
-        return status;
-    suite_check(suite, hash[0] == hash[1], c, s->text, "1 and 2 threads give different bits");
-    suite_check(suite, hash[0] == hash[2], c, s->text, "1 and 4 threads give different bits");
-    return status;
-}
-
-/* One instance gives the same plan for the same batch, whatever it routed in between; a router with memory may not. */
-static enum moesim_status check_repeat(struct suite *suite, const struct trial_case *c, const struct settings *s,
-                                       struct moesim_error *err)
-{
-    struct trial t;
-    uint64_t hash[3] = {0};
-    enum moesim_status status = trial_init(&t, suite->router, c, s->params, err);
-    for (uint32_t i = 0; i < 3 && status == MOESIM_OK; i++) {
-        trial_fill(&t, i % 2);
-        status = trial_route(&t, err);
-        hash[i] = trial_plan_hash(&t, false);
-    }
-    if (status == MOESIM_OK && t.shape.n_memory == 0)
-        suite_check(suite, hash[0] == hash[2], c, s->text, "the same batch is routed differently the second time");
-    trial_finish(&t);
     return status;
 }
 
@@ -123,14 +133,9 @@ static enum moesim_status try_settings(struct suite *suite, const struct trial_c
     enum moesim_status status = settings_init(&s, suite->router, c->top_k, err);
     if (status == MOESIM_OK) {
         settings_draw(&s, suite->router, c, NULL, d);
-        status = check_repeat(suite, c, &s, err);
+        status = check_threads(suite, c, &s, err);
         *refused = is_refusal(status) && !last;
-        if (*refused)
-            status = MOESIM_OK;
-        else if (status == MOESIM_OK)
-            status = check_threads(suite, c, &s, err);
-        if (!*refused)
-            status = take_status(suite, status, c, &s, err);
+        status = *refused ? MOESIM_OK : take_status(suite, status, c, &s, err);
     }
     settings_finish(&s);
     return status;

@@ -204,9 +204,9 @@ static enum moesim_status decide(struct suite *suite, const struct trial_case *b
     c.phase = MOESIM_EVAL;
     c.seed = seed;
     struct trial t;
-    enum moesim_status status = trial_init(&t, suite->router, &c, s->params, err);
+    enum moesim_status status = trial_init(&t, suite->router, &c, s->params, NULL, err);
     if (status == MOESIM_OK) {
-        trial_fill(&t, 0);
+        trial_take(&t, 0);
         const struct moesim_random columns = {.seed = base->seed, .stream = MOESIM_STREAM_TEST + 9};
         moesim_random_normals(&columns, 0, (size_t)c.n_tokens * t.batch.stride, t.columns);
         change_columns(&t, view);
@@ -263,7 +263,7 @@ static enum moesim_status check_zeros(struct suite *suite, struct trial *t, cons
 static enum moesim_status check_hostile(struct suite *suite, const struct hostile *h, struct trial *t,
                                         const struct nature *nature, const struct settings *s, struct moesim_error *err)
 {
-    trial_fill(t, 0);
+    trial_take(t, 0);
     overwrite(t, h->value);
     enum moesim_status status = trial_route(t, err);
     suite_check(suite, status == MOESIM_OK, &t->c, s->text, "%s: %s", h->name, err->text);
@@ -290,7 +290,7 @@ static enum moesim_status try_hostile(struct suite *suite, const struct trial_ca
         struct trial_case c = *base;
         c.phase = i % 2 ? MOESIM_EVAL : MOESIM_TRAIN;
         struct trial t;
-        enum moesim_status status = trial_init(&t, suite->router, &c, s->params, err);
+        enum moesim_status status = trial_init(&t, suite->router, &c, s->params, NULL, err);
         if (status == MOESIM_OK)
             status = check_hostile(suite, &hostile[i / 2], &t, nature, s, err);
         trial_finish(&t);
@@ -314,7 +314,7 @@ static enum moesim_status try_experts(struct suite *suite, uint32_t n_experts, u
                                       struct moesim_error *err)
 {
     const struct trial_case c = {
-        .seed = suite->seed, .n_tokens = N_TOKENS, .n_experts = n_experts, .top_k = 2, .n_devices = 2};
+        .seed = suite->seed, .n_tokens = N_TOKENS, .n_experts = n_experts, .top_k = 2, .n_devices = 2, .n_steps = 1};
     struct settings s;
     struct nature nature;
     enum moesim_status status = settings_init(&s, suite->router, c.top_k, err);

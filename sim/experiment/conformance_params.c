@@ -9,7 +9,6 @@
 
 #define N_BASES 256u /* settings of the other parameters */
 #define N_VALUES 8u  /* values tried against one of them */
-#define N_STEPS 2u
 
 /* What became of one parameter. */
 struct evidence {
@@ -24,7 +23,8 @@ static struct trial_case base_case(uint64_t seed, uint32_t base, struct draw *d)
                            .n_tokens = 24 + draw_below(d, 100),
                            .n_experts = (base % 4 < 2 ? 8u : 12u) << draw_below(d, 4),
                            .top_k = 2,
-                           .n_devices = 1 + draw_below(d, 3)};
+                           .n_devices = 1 + draw_below(d, 3),
+                           .n_steps = 2};
     c.phase = base % 2 ? MOESIM_EVAL : MOESIM_TRAIN;
     return c;
 }
@@ -41,7 +41,7 @@ static enum moesim_status compare_value(struct suite *suite, const struct trial_
     if (!settings_set(s, row, text))
         return MOESIM_OK;
     uint64_t hash;
-    enum moesim_status status = trial_run(suite->router, c, s->params, N_STEPS, &hash, err);
+    enum moesim_status status = trial_run(suite->router, c, s->params, &hash, err);
     if (status == MOESIM_OK) {
         evidence->comparable = true;
         evidence->changed = hash != base_hash;
@@ -66,7 +66,7 @@ static enum moesim_status try_base(struct suite *suite, const struct moesim_para
     if (status == MOESIM_OK) {
         if (base > 1)
             settings_draw(&s, suite->router, &c, row, &d);
-        status = trial_run(suite->router, &c, s.params, N_STEPS, &hash, err);
+        status = trial_run(suite->router, &c, s.params, &hash, err);
         char text[VALUE_TEXT];
         for (uint32_t v = 0; v < N_VALUES && status == MOESIM_OK && !evidence->changed; v++) {
             evidence->testable = draw_value(&d, row, s.params, &c, text);

@@ -22,9 +22,14 @@ bool draw_coin(struct draw *d)
     return draw_below(d, 2) == 1;
 }
 
+double draw_uniform(struct draw *d)
+{
+    return (double)moesim_random_uniform(&d->random, d->next++);
+}
+
 double draw_log(struct draw *d, double lo, double hi)
 {
-    return lo * pow(hi / lo, (double)moesim_random_uniform(&d->random, d->next++));
+    return lo * pow(hi / lo, draw_uniform(d));
 }
 
 enum moesim_status settings_init(struct settings *s, const struct moesim_router *router, uint32_t top_k,
@@ -66,14 +71,22 @@ static double number_of(const struct moesim_param *row, const void *params)
     }
 }
 
+/* The largest value that is tried: bounds that only keep nonsense out would ask for all memory and time. Whole numbers
+ * go as far as leaves 2^20 cells for one array of (token, expert, number), or to 16. */
+static double largest(const struct moesim_param *row, const struct trial_case *c)
+{
+    const double cells = fmax(1, (double)c->n_tokens * c->n_experts);
+    return fmin(row->max, row->type == MOESIM_TYPE_REAL ? 1e6 : fmax(16, 0x1p20 / cells));
+}
+
 /* Near the present value, between 0 and 1, or at a bound: where formulas change their course. */
-static double draw_number(struct draw *d, const struct moesim_param *row, double now)
+static double draw_number(struct draw *d, const struct moesim_param *row, double now, const struct trial_case *c)
 {
     switch (draw_below(d, 8)) {
     case 0:
         return row->min;
     case 1:
-        return fmin(row->max, 1e6); /* a bound that only keeps nonsense out would ask for all memory */
+        return largest(row, c);
     case 2:
         return now * 2;
     case 3:
@@ -171,7 +184,7 @@ bool draw_value(struct draw *d, const struct moesim_param *row, const void *para
         else if (strcmp(row->key, "capacity_factor") == 0)
             number_text(row, draw_below(d, 4) ? draw_log(d, 0.01, c->n_experts + 0.01) : 0, text);
         else
-            number_text(row, draw_number(d, row, number_of(row, params)), text);
+            number_text(row, draw_number(d, row, number_of(row, params), c), text);
         return true;
     }
 }

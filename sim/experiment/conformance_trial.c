@@ -1,17 +1,12 @@
 /*
- * One router instance on a synthetic batch. Inputs that the router did not ask for are NULL, as they may be in a run.
+ * One router instance, routing the batches of a case and learning from them.
  */
 #include <math.h>
 #include <string.h>
 
-#include <moesim/hash.h>
-
+#include "sim/experiment/conformance_hash.h"
 #include "sim/experiment/conformance_suite.h"
 #include "sim/experiment/groups.h"
-
-#define D_MODEL 16u
-#define VOCABULARY 1000u
-#define LAYERS 2u /* layer 1 of 2, so that there are previous logits */
 
 /* ---- memory ---- */
 
@@ -23,48 +18,12 @@ static void *take(struct trial *t, bool *enough, size_t n, size_t size)
     return memory;
 }
 
-static bool allocate_batch(struct trial *t)
-{
-    struct moesim_batch *b = &t->batch;
-    const uint32_t needs = t->shape.needs | t->router->needs;
-    const size_t n = t->c.n_tokens, cells = n * b->stride;
-    bool enough = true;
-    t->columns = take(t, &enough, cells, sizeof(float));
-    b->columns = t->columns;
-    b->device = take(t, &enough, n, sizeof(uint32_t));
-    b->group_start = take(t, &enough, (size_t)t->env.max_groups + 1, sizeof(uint32_t));
-    b->sequence_id = needs & MOESIM_NEEDS_SEQUENCES || t->shape.group == MOESIM_GROUP_SEQUENCE
-                         ? take(t, &enough, n, sizeof(uint32_t))
-                         : NULL;
-    if (needs & MOESIM_NEEDS_HIDDEN)
-        b->hidden = take(t, &enough, n * D_MODEL, sizeof(float));
-    if (needs & MOESIM_NEEDS_TOKEN_IDS)
-        b->token_id = take(t, &enough, n, sizeof(uint32_t));
-    if (needs & MOESIM_NEEDS_PREVIOUS_LOGITS)
-        b->previous_logits = take(t, &enough, cells, sizeof(float));
-    if (t->c.has_padding)
-        b->padding = take(t, &enough, n, 1);
-    if (needs & MOESIM_NEEDS_DECISIONS) {
-        struct moesim_decisions *decisions = take(t, &enough, 1, sizeof *decisions);
-        if (!decisions)
-            return false;
-        const size_t pairs = n * t->c.top_k;
-        decisions->first = take(t, &enough, n + 1, sizeof(uint32_t));
-        decisions->expert = take(t, &enough, pairs, sizeof(uint32_t));
-        decisions->weight = take(t, &enough, pairs, sizeof(float));
-        b->decisions = decisions;
-    }
-    return enough;
-}
-
 static bool allocate_gradients(struct trial *t)
 {
     const struct moesim_shape *s = &t->shape;
     bool enough = true;
-    t->d_weight = take(t, &enough, (size_t)s->max_pairs, sizeof(float));
-    t->d_dispatch = take(t, &enough, (size_t)t->c.n_tokens * s->n_slots, sizeof(float));
-    t->d_columns = take(t, &enough, (size_t)t->c.n_tokens * t->batch.stride, sizeof(float));
-    t->d_hidden = take(t, &enough, (size_t)t->c.n_tokens * D_MODEL, sizeof(float));
+    t->d_columns = take(t, &enough, (size_t)t->c.n_tokens * t->inputs->batch[0].stride, sizeof(float));
+    t->d_hidden = take(t, &enough, (size_t)t->c.n_tokens * TRIAL_D_MODEL, sizeof(float));
     t->d_weights = take(t, &enough, (size_t)s->n_weights, sizeof(float));
     return enough;
 }
@@ -77,11 +36,12 @@ static bool allocate_instance(struct trial *t)
     t->state = take(t, &enough, 1, t->router->state_size);
     t->env.weights = take(t, &enough, (size_t)s->n_weights, sizeof(float));
     t->env.memory = take(t, &enough, (size_t)s->n_memory, sizeof(float));
+    t->start_memory = take(t, &enough, (size_t)s->n_memory, sizeof(float));
     t->assigned = take(t, &enough, s->n_experts, sizeof *t->assigned);
     t->kept = take(t, &enough, s->n_experts, sizeof *t->kept);
     t->load = take(t, &enough, 2 * (size_t)s->n_experts, sizeof *t->load);
     t->check_scratch = take(t, &enough, moesim_plan_check_scratch(s->n_experts, s->max_pairs), 1);
-    if (!enough || !allocate_batch(t) || !allocate_gradients(t))
+    if (!enough || !allocate_gradients(t))
         return false;
     moesim_home_devices(expert_device, s->n_experts, t->c.n_devices);
     t->env.expert_device = expert_device;
@@ -118,55 +78,74 @@ static bool make_files(struct trial *t)
     return enough;
 }
 
-enum moesim_status trial_init(struct trial *t, const struct moesim_router *router, const struct trial_case *c,
-                              const void *params, struct moesim_error *err)
+static enum moesim_status no_room(const struct trial *t, struct moesim_error *err)
 {
-    *t = (struct trial){.router = router, .c = *c, .params = params, .arena = moesim_arena_create((size_t)1 << 30)};
+    return moesim_fail(err, MOESIM_EREFUSE, "router %s: an instance for %u tokens does not fit %zu MiB",
+                       t->router->name, t->c.n_tokens, TRIAL_BYTES >> 20);
+}
+
+static bool same_shape(const struct moesim_shape *a, const struct moesim_shape *b)
+{
+    return hash_shape(a) == hash_shape(b) && a->max_pairs == b->max_pairs && a->n_weights == b->n_weights &&
+           a->n_memory == b->n_memory;
+}
+
+/* What the router asks for, and the batches it asks for where nobody made them yet. */
+static enum moesim_status ask_shape(struct trial *t, struct moesim_error *err)
+{
+    enum moesim_status status = moesim_router_shape(t->router, t->params, &t->env, &t->shape, err);
+    if (status != MOESIM_OK)
+        return status;
+    t->env.max_groups = moesim_groups_max(&t->shape, t->c.n_tokens, t->c.n_devices);
+    if (!t->inputs->arena)
+        return inputs_init(t->inputs, &t->c, t->shape.needs | t->router->needs, &t->shape, t->env.max_groups, err);
+    if (!same_shape(&t->shape, &t->inputs->shape))
+        return moesim_fail(err, MOESIM_EBROKEN, "router %s: shape() answers the same question differently",
+                           t->router->name);
+    return MOESIM_OK;
+}
+
+static enum moesim_status set_up(struct trial *t, struct moesim_error *err)
+{
+    const struct moesim_shape *s = &t->shape;
+    if (!allocate_instance(t))
+        return no_room(t, err);
+    enum moesim_status status = moesim_plan_init(&t->plan, t->c.n_tokens, s->n_experts, t->env.max_groups, s->max_pairs,
+                                                 s->n_slots, t->arena, err);
+    if (status == MOESIM_OK)
+        status = moesim_expert_view_init(&t->view, s->n_experts, s->max_pairs, t->arena, err);
+    if (status == MOESIM_OK && t->router->init)
+        status = t->router->init(t->state, t->params, &t->env, err);
+    return status == MOESIM_ENOMEM ? no_room(t, err) : status; /* thousands of slots, say: too large to try */
+}
+
+enum moesim_status trial_init(struct trial *t, const struct moesim_router *router, const struct trial_case *c,
+                              const void *params, struct trial_inputs *inputs, struct moesim_error *err)
+{
+    *t = (struct trial){.router = router, .c = *c, .params = params, .arena = moesim_arena_create(TRIAL_BYTES)};
+    t->inputs = inputs ? inputs : &t->own;
     if (!t->arena)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for a conformance trial");
     t->env = (struct moesim_env){.struct_size = sizeof t->env,
                                  .phase = c->phase,
                                  .seed = c->seed,
                                  .layer = 1,
-                                 .n_layers = LAYERS,
+                                 .n_layers = TRIAL_LAYERS,
                                  .n_experts = c->n_experts,
                                  .top_k = c->top_k,
-                                 .d_model = D_MODEL,
-                                 .vocabulary = VOCABULARY,
+                                 .d_model = TRIAL_D_MODEL,
+                                 .vocabulary = TRIAL_VOCABULARY,
                                  .max_tokens = c->n_tokens,
                                  .n_devices = c->n_devices,
                                  .arena = t->arena};
     if (!make_files(t))
-        return moesim_fail(err, MOESIM_ENOMEM, "no memory for a conformance trial");
-    enum moesim_status status = moesim_router_shape(router, params, &t->env, &t->shape, err);
-    if (status != MOESIM_OK)
-        return status;
-    t->env.max_groups = moesim_groups_max(&t->shape, c->n_tokens, c->n_devices);
-    t->batch = (struct moesim_batch){.struct_size = sizeof t->batch,
-                                     .phase = c->phase,
-                                     .seed = c->seed,
-                                     .layer = 1,
-                                     .n_tokens = c->n_tokens,
-                                     .n_experts = c->n_experts,
-                                     .n_columns = t->shape.n_columns,
-                                     .stride = (t->shape.n_columns + 7) / 8 * 8,
-                                     .d_model = D_MODEL,
-                                     .n_devices = c->n_devices};
-    if (!allocate_instance(t))
-        return moesim_fail(err, MOESIM_EREFUSE, "router %s: a trial of %u tokens does not fit 1 GiB", router->name,
-                           c->n_tokens);
-    t->batch.weights = t->env.weights;
-    t->batch.memory = t->env.memory;
-    status = moesim_plan_init(&t->plan, c->n_tokens, t->shape.n_experts, t->env.max_groups, t->shape.max_pairs,
-                              t->shape.n_slots, t->arena, err);
-    if (status == MOESIM_ENOMEM) /* thousands of slots, say: a shape too large to try */
-        return moesim_fail(err, MOESIM_EREFUSE, "router %s: a plan of %u tokens does not fit 1 GiB", router->name,
-                           c->n_tokens);
+        return no_room(t, err);
+    enum moesim_status status = ask_shape(t, err);
     if (status == MOESIM_OK)
-        status = moesim_expert_view_init(&t->view, t->shape.n_experts, t->shape.max_pairs, t->arena, err);
-    if (status == MOESIM_OK && router->init)
-        status = router->init(t->state, params, &t->env, err);
+        status = set_up(t, err);
     t->ready = status == MOESIM_OK;
+    if (t->ready)
+        memcpy(t->start_memory, t->env.memory, (size_t)t->shape.n_memory * sizeof(float));
     return status;
 }
 
@@ -175,53 +154,15 @@ void trial_finish(struct trial *t)
     if (t->ready && t->router->finish)
         t->router->finish(t->state);
     moesim_arena_destroy(t->arena);
+    inputs_finish(&t->own);
 }
 
-/* ---- inputs ---- */
-
-static void fill_decisions(struct trial *t, struct draw *d)
+void trial_take(struct trial *t, uint32_t step)
 {
-    const struct moesim_decisions *decisions = t->batch.decisions;
-    uint32_t *first = (uint32_t *)decisions->first, *expert = (uint32_t *)decisions->expert;
-    float *weight = (float *)decisions->weight;
-    const uint32_t k = t->c.top_k;
-    for (uint32_t i = 0; i < t->c.n_tokens; i++) {
-        const uint32_t start = draw_below(d, t->c.n_experts);
-        first[i + 1] = (i + 1) * k;
-        for (uint32_t c = 0; c < k; c++) {
-            expert[i * k + c] = (start + c) % t->c.n_experts;
-            weight[i * k + c] = 1 / (float)k;
-        }
-    }
-}
-
-/* The batch owns const pointers to memory of this trial, which only these functions write. */
-void trial_fill(struct trial *t, uint32_t step)
-{
-    struct moesim_batch *b = &t->batch;
-    const size_t n = t->c.n_tokens, cells = n * b->stride;
-    struct moesim_random random = {.seed = t->c.seed, .stream = MOESIM_STREAM_TEST + 1, .step = step};
-    struct draw d = draw_start(t->c.seed, step);
-    b->step = step;
-    moesim_random_normals(&random, 0, cells, t->columns);
-    random.stream++;
-    if (b->previous_logits)
-        moesim_random_normals(&random, 0, cells, (float *)b->previous_logits);
-    random.stream++;
-    if (b->hidden)
-        moesim_random_normals(&random, 0, n * D_MODEL, (float *)b->hidden);
-    for (uint32_t i = 0; i < n; i++) {
-        if (b->token_id)
-            ((uint32_t *)b->token_id)[i] = draw_below(&d, VOCABULARY);
-        if (b->sequence_id)
-            ((uint32_t *)b->sequence_id)[i] = i / 29;
-        if (b->padding)
-            ((uint8_t *)b->padding)[i] = draw_below(&d, 8) == 0;
-    }
-    if (b->decisions)
-        fill_decisions(t, &d);
-    moesim_home_devices((uint32_t *)b->device, t->c.n_tokens, t->c.n_devices);
-    b->n_groups = moesim_groups_make(&t->shape, b, (uint32_t *)b->group_start);
+    t->batch = t->inputs->batch[step];
+    t->columns = t->inputs->columns[step];
+    t->batch.weights = t->env.weights;
+    t->batch.memory = t->env.memory;
 }
 
 /* ---- routing and learning ---- */
@@ -246,10 +187,21 @@ static enum moesim_status check_counts(struct trial *t, struct moesim_error *err
     return MOESIM_OK;
 }
 
+/* The arena is for init(): what a step takes from it is never given back. */
+static enum moesim_status check_arena(const struct trial *t, size_t used_before, const char *hook,
+                                      enum moesim_status status, struct moesim_error *err)
+{
+    if (status != MOESIM_OK || moesim_arena_used(t->arena) == used_before)
+        return status;
+    return moesim_fail(err, MOESIM_EBROKEN, "router %s: %s() allocates from the arena", t->router->name, hook);
+}
+
 enum moesim_status trial_route(struct trial *t, struct moesim_error *err)
 {
+    const size_t used = moesim_arena_used(t->arena);
     moesim_plan_reset(&t->plan, &t->batch);
     enum moesim_status status = t->router->route(t->state, &t->batch, &t->plan, err);
+    status = check_arena(t, used, "route", status, err);
     if (status == MOESIM_OK)
         status = moesim_plan_check(&t->plan, &t->batch, t->router->name, t->check_scratch, err);
     return status == MOESIM_OK ? check_counts(t, err) : status;
@@ -266,26 +218,25 @@ static enum moesim_status check_finite(const struct trial *t, const char *what, 
 
 static enum moesim_status run_backward(struct trial *t, struct moesim_error *err)
 {
-    const size_t n = t->c.n_tokens, slots = n * t->shape.n_slots;
-    const struct moesim_random random = {.seed = t->c.seed, .stream = MOESIM_STREAM_TEST + 4, .step = t->batch.step};
-    moesim_random_normals(&random, 0, (size_t)t->plan.n_pairs, t->d_weight);
-    moesim_random_normals(&random, 0, slots, t->d_dispatch);
-    memset(t->d_columns, 0, n * t->batch.stride * sizeof(float));
-    memset(t->d_hidden, 0, n * D_MODEL * sizeof(float));
+    const size_t n = t->batch.n_tokens, cells = n * t->batch.stride, used = moesim_arena_used(t->arena);
+    const float *upstream = t->inputs->upstream[t->batch.step];
+    memset(t->d_columns, 0, cells * sizeof(float));
+    memset(t->d_hidden, 0, n * TRIAL_D_MODEL * sizeof(float));
     memset(t->d_weights, 0, (size_t)t->shape.n_weights * sizeof(float));
     struct moesim_grad grad = {.struct_size = sizeof grad,
                                .loss_scale = 1,
-                               .d_weight = t->d_weight,
-                               .d_dispatch = t->d_dispatch,
-                               .d_combine = t->d_dispatch,
+                               .d_weight = upstream,
+                               .d_dispatch = upstream,
+                               .d_combine = upstream,
                                .d_columns = t->d_columns,
                                .d_hidden = t->batch.hidden ? t->d_hidden : NULL,
                                .d_weights = t->shape.n_weights ? t->d_weights : NULL};
     enum moesim_status status = t->router->backward(t->state, &t->batch, &t->plan, &grad, err);
+    status = check_arena(t, used, "backward", status, err);
     if (status == MOESIM_OK)
-        status = check_finite(t, "d_columns", t->d_columns, n * t->batch.stride, err);
+        status = check_finite(t, "d_columns", t->d_columns, cells, err);
     if (status == MOESIM_OK)
-        status = check_finite(t, "d_hidden", t->d_hidden, n * D_MODEL, err);
+        status = check_finite(t, "d_hidden", t->d_hidden, n * TRIAL_D_MODEL, err);
     if (status == MOESIM_OK)
         status = check_finite(t, "d_weights", t->d_weights, (size_t)t->shape.n_weights, err);
     return status;
@@ -294,21 +245,23 @@ static enum moesim_status run_backward(struct trial *t, struct moesim_error *err
 static enum moesim_status run_update(struct trial *t, struct moesim_error *err)
 {
     const uint32_t n = t->shape.n_experts;
+    const size_t used = moesim_arena_used(t->arena);
     for (uint32_t e = 0; e < n; e++) {
         t->load[e] = (double)t->assigned[e];
         t->load[n + e] = (double)t->kept[e];
     }
     const struct moesim_feedback feedback = {.struct_size = sizeof feedback,
                                              .layer = 1,
-                                             .n_layers = LAYERS,
+                                             .n_layers = TRIAL_LAYERS,
                                              .n_experts = n,
-                                             .n_tokens = t->c.n_tokens,
+                                             .n_tokens = t->batch.n_tokens,
                                              .assigned = t->assigned,
                                              .kept = t->kept,
                                              .mean_assigned = t->load,
                                              .mean_kept = t->load + n,
                                              .memory = t->env.memory};
     enum moesim_status status = t->router->update(t->state, &feedback, err);
+    status = check_arena(t, used, "update", status, err);
     if (status == MOESIM_OK)
         status = check_finite(t, "memory", t->env.memory, (size_t)t->shape.n_memory, err);
     return status;
@@ -326,62 +279,57 @@ enum moesim_status trial_learn(struct trial *t, struct moesim_error *err)
     return status;
 }
 
-/* ---- hashes ---- */
-
-uint64_t trial_plan_hash(const struct trial *t, bool decisions)
-{
-    const struct moesim_plan *p = &t->plan;
-    const size_t n = (size_t)p->n_pairs, cells = (size_t)p->n_tokens * p->n_slots;
-    uint64_t h = MOESIM_HASH_START;
-    h = moesim_hash(h, p->first, ((size_t)p->n_tokens + 1) * sizeof *p->first);
-    h = moesim_hash(h, p->expert, n * sizeof *p->expert);
-    h = moesim_hash(h, p->slot, n * sizeof *p->slot);
-    h = moesim_hash(h, p->fate, n * sizeof *p->fate);
-    if (decisions)
-        return h;
-    h = moesim_hash(h, p->weight, n * sizeof *p->weight);
-    h = moesim_hash(h, p->capacity, (size_t)p->n_groups * p->n_experts * sizeof *p->capacity);
-    h = moesim_hash(h, &p->n_wanted, sizeof p->n_wanted);
-    h = moesim_hash(h, &p->n_bad_rows, sizeof p->n_bad_rows);
-    for (uint32_t i = 0; i < p->n_aux; i++)
-        h = moesim_hash(h, &p->aux[i].value, sizeof p->aux[i].value);
-    if (p->n_slots) {
-        h = moesim_hash(h, p->dispatch, cells * sizeof(float));
-        h = moesim_hash(h, p->combine, cells * sizeof(float));
-    }
-    return h;
-}
-
-static uint64_t hash_shape(const struct moesim_shape *s)
-{
-    const uint32_t words[] = {s->needs, s->n_columns, s->n_experts, s->n_slots, s->group, s->group_tokens};
-    const uint64_t h = moesim_hash(MOESIM_HASH_START, words, sizeof words);
-    return moesim_hash(h, &s->input_jitter, sizeof s->input_jitter);
-}
+/* ---- runs ---- */
 
 static uint64_t hash_learning(uint64_t h, const struct trial *t)
 {
-    const size_t n = t->c.n_tokens;
-    h = moesim_hash(h, t->d_columns, n * t->batch.stride * sizeof(float));
-    h = moesim_hash(h, t->d_hidden, n * D_MODEL * sizeof(float));
-    h = moesim_hash(h, t->d_weights, (size_t)t->shape.n_weights * sizeof(float));
-    return moesim_hash(h, t->env.memory, (size_t)t->shape.n_memory * sizeof(float));
+    const size_t n = t->batch.n_tokens;
+    if (t->c.phase == MOESIM_TRAIN) {
+        h = hash_array(h, t->d_columns, n * t->batch.stride * sizeof(float));
+        h = hash_array(h, t->d_hidden, n * TRIAL_D_MODEL * sizeof(float));
+        h = hash_array(h, t->d_weights, (size_t)t->shape.n_weights * sizeof(float));
+    }
+    return hash_array(h, t->env.memory, (size_t)t->shape.n_memory * sizeof(float));
+}
+
+uint64_t trial_plan_hash(const struct trial *t, bool decisions)
+{
+    return hash_plan(&t->plan, decisions);
+}
+
+enum moesim_status trial_steps(struct trial *t, uint64_t *hash, struct moesim_error *err)
+{
+    *hash = hash_shape(&t->shape);
+    for (uint32_t step = 0; step < t->c.n_steps; step++) {
+        trial_take(t, step);
+        enum moesim_status status = trial_route(t, err);
+        if (status == MOESIM_OK)
+            status = trial_learn(t, err);
+        if (status != MOESIM_OK)
+            return status;
+        const uint64_t plan = trial_plan_hash(t, false);
+        t->first_plan = step == 0 ? plan : t->first_plan;
+        *hash = hash_learning(hash_array(*hash, &plan, sizeof plan), t);
+    }
+    return MOESIM_OK;
+}
+
+enum moesim_status trial_repeat(struct trial *t, bool *same, struct moesim_error *err)
+{
+    memcpy(t->env.memory, t->start_memory, (size_t)t->shape.n_memory * sizeof(float));
+    trial_take(t, 0);
+    const enum moesim_status status = trial_route(t, err);
+    *same = trial_plan_hash(t, false) == t->first_plan;
+    return status;
 }
 
 enum moesim_status trial_run(const struct moesim_router *router, const struct trial_case *c, const void *params,
-                             uint32_t n_steps, uint64_t *hash, struct moesim_error *err)
+                             uint64_t *hash, struct moesim_error *err)
 {
     struct trial t;
-    enum moesim_status status = trial_init(&t, router, c, params, err);
-    *hash = hash_shape(&t.shape);
-    for (uint32_t step = 0; step < n_steps && status == MOESIM_OK; step++) {
-        trial_fill(&t, step);
-        if ((status = trial_route(&t, err)) != MOESIM_OK)
-            break;
-        status = trial_learn(&t, err);
-        const uint64_t plan = trial_plan_hash(&t, false);
-        *hash = hash_learning(moesim_hash(*hash, &plan, sizeof plan), &t);
-    }
+    enum moesim_status status = trial_init(&t, router, c, params, NULL, err);
+    if (status == MOESIM_OK)
+        status = trial_steps(&t, hash, err);
     trial_finish(&t);
     return status;
 }

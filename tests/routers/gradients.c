@@ -200,14 +200,15 @@ static enum outcome run_point(const struct moesim_router *router, uint64_t seed)
     struct point p;
     struct moesim_error err;
     enum outcome outcome = REDRAWN;
+    c.n_steps = 1;
     if (is_estimator(router))
         c.phase = MOESIM_EVAL;
     cr_assert_eq(settings_init(&s, router, c.top_k, &err), MOESIM_OK, "%s", err.text);
     random_settings(&s, router, &c, &d);
-    if (c.n_tokens > 0 && trial_init(&t, router, &c, s.params, &err) == MOESIM_OK) {
+    if (c.n_tokens > 0 && trial_init(&t, router, &c, s.params, NULL, &err) == MOESIM_OK) {
         snprintf(p.what, sizeof p.what, "%s:%s (T=%u E=%u k=%u %s seed=%llu)", router->name, s.text, c.n_tokens,
                  c.n_experts, c.top_k, c.phase == MOESIM_TRAIN ? "train" : "eval", (unsigned long long)seed);
-        trial_fill(&t, 0);
+        trial_take(&t, 0);
         point_init(&p, &t, &d);
         outcome = check_point(&p);
         point_finish(&p);

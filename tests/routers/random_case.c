@@ -9,7 +9,7 @@
 
 struct trial_case random_case(struct draw *d, uint32_t max_experts, uint32_t max_tokens, uint64_t seed)
 {
-    struct trial_case c = {.seed = seed, .n_devices = 1 + draw_below(d, 4)};
+    struct trial_case c = {.seed = seed, .n_devices = 1 + draw_below(d, 4), .n_steps = TRIAL_STEPS};
     c.n_experts = (uint32_t)draw_log(d, 1, max_experts + .999);
     if (draw_coin(d)) /* groups of experts need numbers with divisors */
         c.n_experts = 4u * (1 + c.n_experts / 8);
@@ -136,7 +136,7 @@ static void lose_numbers(struct trial *t, struct draw *d)
 void random_fill(struct trial *t, struct draw *d, uint32_t step)
 {
     const float width = draw_below(d, 4) ? 1 : 3;
-    trial_fill(t, step);
+    trial_take(t, step);
     for (size_t i = 0; i < (size_t)t->batch.n_tokens * t->batch.stride; i++)
         t->columns[i] *= width;
     switch (draw_below(d, 6)) {

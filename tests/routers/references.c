@@ -20,7 +20,6 @@
 #else
 #define N_CASES 1000
 #endif
-#define N_STEPS 3
 #define TOLERANCE 1e-6
 
 TestSuite(references, .timeout = 300);
@@ -168,11 +167,11 @@ static enum outcome run_case(const struct reference_entry *entry, const struct m
     random_settings(&s, router, &c, &d);
     snprintf(what, sizeof what, "%s:%s (T=%u E=%u k=%u devices=%u %s seed=%llu)", router->name, s.text, c.n_tokens,
              c.n_experts, c.top_k, c.n_devices, c.phase == MOESIM_TRAIN ? "train" : "eval", (unsigned long long)seed);
-    const enum moesim_status status = trial_init(&t, router, &c, s.params, &err);
+    const enum moesim_status status = trial_init(&t, router, &c, s.params, NULL, &err);
     cr_assert(status == MOESIM_OK || is_refusal(status), "%s: %s", what, err.text);
     if (status != MOESIM_OK)
         outcome = REFUSED;
-    for (uint32_t step = 0; step < N_STEPS && outcome == COMPARED; step++)
+    for (uint32_t step = 0; step < c.n_steps && outcome == COMPARED; step++)
         if (!run_step(entry, &t, &d, own, step))
             outcome = DOUBTFUL;
     trial_finish(&t);
