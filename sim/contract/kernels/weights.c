@@ -131,6 +131,9 @@ void moesim_token_choice_weigh(const struct moesim_token_choice *p, const struct
 
 /* ---- gradient ---- */
 
+/* A rerouted pair may weigh 1e20 times what it is divided by; steeper than this, products of gradients overflow. */
+#define STEEPEST 1e18
+
 /* A token's raw values by expert, and the loss's gradient by them and by the logits; rows of E floats. */
 struct gradient {
     float *value, *d_value, *d_logits;
@@ -153,7 +156,7 @@ static void quotient_backward(const struct moesim_token_choice *p, const struct 
         const double own = plan->fate[i] == MOESIM_KEPT ? p->scale * d_weight[i] : 0;
         const double shared = counts(p, plan, a, i) ? mean : 0;
         if (choice_of(plan, a, i) != MOESIM_NO_EXPERT)
-            g->d_value[choice_of(plan, a, i)] = (float)((own - shared) / sum);
+            g->d_value[choice_of(plan, a, i)] = (float)fmax(fmin((own - shared) / sum, STEEPEST), -STEEPEST);
     }
 }
 
