@@ -10,6 +10,7 @@
 #include "cli/catalogue.h"
 #include "cli/kinds.h"
 #include "cli/message.h"
+#include "cli/recipe.h"
 #include "cli/verbs.h"
 #include "sim/study/study.h"
 
@@ -93,13 +94,21 @@ static void print_params(const struct kind_item *item)
     }
 }
 
+/* "head: text", wrapped. */
+static void print_line(const char *head, const char *text)
+{
+    char safe[1024];
+    const size_t n = (size_t)printf("%s:", cli_printable(head, safe, sizeof safe));
+    cli_print_wrapped(stdout, cli_printable(text, safe, sizeof safe), n, 2);
+}
+
 static void print_plain(const struct kind_item *item)
 {
     char safe[1024];
-    printf("%s", cli_printable(item->name, safe, sizeof safe));
     if (item->summary && *item->summary)
-        printf(": %s", cli_printable(item->summary, safe, sizeof safe));
-    puts("");
+        print_line(item->name, item->summary);
+    else
+        puts(cli_printable(item->name, safe, sizeof safe));
     const struct moesim_metric *m = item->metric;
     static const char *const kinds[] = {"counted", "modelled", "measured"};
     static const char *const betters[] = {"lower is better", "higher is better", "neither side is better"};
@@ -111,7 +120,11 @@ static void print_plain(const struct kind_item *item)
     if (item->router)
         printf("its own router: %s\n", item->router);
     if (item->reference && *item->reference)
-        printf("reference: %s\n", cli_printable(item->reference, safe, sizeof safe));
+        print_line("reference", item->reference);
+    char *recipe = recipe_of(item->hooks);
+    if (recipe)
+        printf("the same as:\n  %s\n", recipe);
+    free(recipe);
     if (item->text)
         printf("\n%s", item->text);
     if (item->schema.rows && moesim_schema_row(item->schema, 0)) {
@@ -158,6 +171,10 @@ static bool print_json(const struct kind *kind, const struct kind_item *item)
         json_object_set_new(root, "text", json_string(item->text));
     if (item->router)
         json_object_set_new(root, "router", json_string(item->router));
+    char *recipe = recipe_of(item->hooks);
+    if (recipe)
+        json_object_set_new(root, "same_as", json_string(recipe));
+    free(recipe);
     if (item->schema.rows)
         json_object_set_new(root, "parameters", params_json(item));
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
@@ -212,7 +229,8 @@ static int describe_plugin(const struct kind *kind, const char *path, bool json)
         struct kind_item item = {.name = entry->router->name,
                                  .summary = entry->router->summary,
                                  .reference = entry->router->reference,
-                                 .schema = moesim_router_schema(entry->router)};
+                                 .schema = moesim_router_schema(entry->router),
+                                 .hooks = entry->router};
         good = print_item(kind, &item, json);
     }
     catalogue_finish(&catalogue);

@@ -19,7 +19,8 @@ static bool router_item(uint32_t i, struct kind_item *item)
         *item = (struct kind_item){.name = router->name,
                                    .summary = router->summary,
                                    .reference = router->reference,
-                                   .schema = moesim_router_schema(router)};
+                                   .schema = moesim_router_schema(router),
+                                   .hooks = router};
     return router;
 }
 

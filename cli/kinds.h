@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <moesim/param.h>
+#include <moesim/router.h>
 
 /* One named thing. Texts may be NULL. */
 struct kind_item {
@@ -18,6 +18,7 @@ struct kind_item {
     const char *text;   /* a study's YAML */
     const void *metric; /* struct moesim_metric */
     const char *router; /* SPEC of a model's own router */
+    const struct moesim_router *hooks; /* of a router */
 };
 
 struct kind {

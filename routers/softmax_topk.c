@@ -10,6 +10,7 @@
 static const struct moesim_param softmax_topk_schema[] = {
     MOESIM_TOKEN_CHOICE_PARAMS(struct moesim_choice_params, choice, "top_k", "none", "0", "megatron", "token"),
     MOESIM_ROUNDS_PARAMS(struct moesim_choice_params, choice, "0"),
+    MOESIM_SECOND_PARAMS(struct moesim_choice_params, choice, "all", "0.5"),
     MOESIM_GROUPS_PARAMS(struct moesim_choice_params, choice, "1", "1", "max"),
     MOESIM_BIAS_PARAMS(struct moesim_choice_params, choice, "none", "0.001"),
     MOESIM_NOISE_PARAMS(struct moesim_choice_params, choice, "0"),

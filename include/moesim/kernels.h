@@ -74,8 +74,8 @@ MOESIM_API uint32_t moesim_topk_column(const float *values, size_t stride, uint3
 
 /* ---- capacity ---- */
 
-/* The formulas that carry the name "capacity factor", by the library that uses them (docs/writing-a-router.md gives
- * each formula). The order is that of MOESIM_CAPACITY_CHOICES. */
+/* The formulas that carry the name "capacity factor", by the library that uses them
+ * (docs/where-implementations-disagree.md gives each formula). The order is that of MOESIM_CAPACITY_CHOICES. */
 #define MOESIM_CAPACITY_CHOICES                                                                                        \
     "megatron|tutel|deepspeed|megablocks|mesh|flaxformer|gshard|vmoe|fastmoe|torchscale|maxtext|axlearn"
 enum moesim_capacity_rule {
