@@ -102,6 +102,7 @@ enum moesim_status moesim_placing_init(struct moesim_placing *placing, const str
         status = moesim_fail(err, MOESIM_ENOMEM, "no memory for the choices of %u tokens", point->n_tokens);
     if (status != MOESIM_OK)
         return status;
+    placing->stats.n_groups = point->model.n_groups;
     first_loads(placing);
     status = place(placing, &placing->stats, placing->placement, err);
     if (status == MOESIM_OK && can_change(placing))
@@ -202,6 +203,7 @@ static enum moesim_status place_by_oracle(struct moesim_placing *p, uint32_t lay
     const struct moesim_placement_stats own = {
         .n_layers = 1,
         .n_experts = p->stats.n_experts,
+        .n_groups = p->stats.n_groups,
         .load = p->stats.load ? p->stats.load + layer * n : NULL,
         .together = p->stats.together ? p->stats.together + layer * n * n : NULL,
     };

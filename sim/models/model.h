@@ -18,6 +18,7 @@ struct moesim_model {
     uint32_t layers, experts, top_k, d_model, d_ff;
     uint32_t activation; /* enum moesim_activation */
     uint32_t shared_experts;
+    uint32_t n_groups;       /* of experts that its own router limits tokens to; 0 = none */
     double weight_bytes;     /* of one expert weight; 0.53125 = MXFP4 with its scales */
     uint32_t dispatch_bytes; /* of one activation on its way to the expert */
     uint32_t combine_bytes;  /* of one activation on its way back */

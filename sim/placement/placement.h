@@ -46,7 +46,8 @@ enum moesim_placement_wants {
 /* What is known of the routing, per layer; a rule finds at least what it wants, the rest may be NULL. */
 struct moesim_placement_stats {
     uint32_t n_layers, n_experts;
-    double *load;     /* [n_layers][n_experts] pairs */
+    uint32_t n_groups; /* of experts in the model's router; 0 = none or not known */
+    double *load;      /* [n_layers][n_experts] pairs */
     double *together; /* [n_layers][n_experts][n_experts] tokens that chose both, symmetric; the diagonal is not read */
     double *next;     /* [n_layers - 1][n_experts][n_experts] tokens from first choice in l to first choice in l + 1 */
 };

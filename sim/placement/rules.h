@@ -9,6 +9,8 @@
 extern const struct moesim_placement_rule moesim_place_contiguous;
 extern const struct moesim_placement_rule moesim_place_round_robin;
 extern const struct moesim_placement_rule moesim_place_random;
+extern const struct moesim_placement_rule moesim_place_lpt;
+extern const struct moesim_placement_rule moesim_place_eplb;
 
 /* Device of the expert in position `i` of E: floor(i * R / E). */
 static inline uint32_t moesim_block_owner(const struct moesim_placement *placement, uint32_t i)

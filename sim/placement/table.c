@@ -6,10 +6,8 @@
 #include "sim/placement/rules.h"
 
 const struct moesim_placement_rule *const moesim_placement_rules[] = {
-    &moesim_place_contiguous,
-    &moesim_place_round_robin,
-    &moesim_place_random,
-    NULL,
+    &moesim_place_contiguous, &moesim_place_round_robin, &moesim_place_random,
+    &moesim_place_lpt,        &moesim_place_eplb,        NULL,
 };
 
 const struct moesim_placement_rule *moesim_placement_find(const char *name)

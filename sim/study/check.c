@@ -148,6 +148,7 @@ static enum moesim_status place_one_layer(const struct moesim_point *p, struct m
     enum moesim_status status = moesim_placement_stats_init(&stats, p->placement->wants, 1, n, arena, err);
     for (uint32_t e = 0; status == MOESIM_OK && stats.load && e < n; e++)
         stats.load[e] = 1;
+    stats.n_groups = p->model.n_groups;
     if (status == MOESIM_OK)
         status =
             moesim_placements_create(p->placement, p->placement_params, 1, n, &p->cluster, 0, arena, &placement, err);
