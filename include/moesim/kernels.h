@@ -58,6 +58,28 @@ MOESIM_API void moesim_score_row(enum moesim_score score, const float *logits, u
 MOESIM_API void moesim_score_row_backward(enum moesim_score score, const float *logits, const float *scores,
                                           const float *d_scores, uint32_t n_experts, float *d_logits);
 
+/* ---- sums of scores over tokens, which balance losses are made of ---- */
+
+/* Scores are added up for runs of tokens of a group (and of a sequence, with by_sequence); those of sigmoid and
+ * sqrt-softplus are divided by their sum over experts first. NaN adds nothing. */
+struct moesim_env;
+struct moesim_score_sums;
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_experts,
+                                                                       bool by_sequence, const struct moesim_env *env,
+                                                                       struct moesim_score_sums **sums,
+                                                                       struct moesim_error *err);
+
+/* Starts anew with a batch's logits. With `is_added` the caller will add the scores of every token but padding itself,
+ * which spares them from being worked out twice. */
+MOESIM_API void moesim_score_sums_begin(struct moesim_score_sums *sums, const struct moesim_batch *batch,
+                                        const float *logits, size_t stride, bool is_added);
+
+/* Adds one token's scores. Any thread may, but the tokens of one run of moesim_choose() in their order by one. */
+MOESIM_API void moesim_score_sums_add(struct moesim_score_sums *sums, uint32_t token, const float *scores);
+
+/* sum[n_experts] over tokens [first, last): a group, a sequence or the batch. Cheapest asked for in rising order. */
+MOESIM_API void moesim_score_sums_of(struct moesim_score_sums *sums, uint32_t first, uint32_t last, double *sum);
+
 /* ---- selection ---- */
 
 /* For every token the k best of n values by the tie rule, best first: expert[t * k + c]. A bad row gives
@@ -65,6 +87,9 @@ MOESIM_API void moesim_score_row_backward(enum moesim_score score, const float *
  */
 MOESIM_API void moesim_topk(const float *values, size_t stride, uint32_t n_tokens, uint32_t n, uint32_t k,
                             uint32_t *expert);
+
+/* All experts of one row of n values above `cut`, best first by the tie rule; returns how many. For one thread. */
+MOESIM_API uint32_t moesim_rank_above(const float *values, uint32_t n, float cut, uint32_t *expert);
 
 /* For one column, the `count` best rows of [first, last) by the tie rule (lower row first), in decreasing order of
  * value: row[0 .. result). NaN rows and rows with `skip[row]` set are never taken, so the result may be below count.
@@ -304,6 +329,9 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status
 moesim_token_choice_route(const struct moesim_token_choice *p, const struct moesim_batch *batch, const float *logits,
                           size_t stride, const float *bias, struct moesim_token_choice_scratch *scratch,
                           struct moesim_plan *plan, struct moesim_error *err);
+
+/* From now on route() adds the scores of its logits to `sums`, which it begins anew; NULL = no more. */
+MOESIM_API void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struct moesim_score_sums *sums);
 
 /* The first half of route() alone: calls moesim_plan_choices() and writes each pair's expert, the k best of logit +
  * shift

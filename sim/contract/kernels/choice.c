@@ -153,8 +153,14 @@ enum moesim_status moesim_choice_init(void *state, const void *params, const str
     w->last_micro_batch = UINT32_MAX;
     if (w->has_bias)
         fill_bias(env);
-    const enum moesim_status status = choice_losses_init(p, env, &w->losses, err);
-    return status ? status : moesim_token_choice_init(p, env, &s->scratch, err);
+    enum moesim_status status = choice_losses_init(p, env, &w->losses, err);
+    if (!status)
+        status = moesim_token_choice_init(p, env, &s->scratch, err);
+    if (!status) {
+        s->scratch->unbiased = w->losses.unbiased;
+        s->scratch->n_unbiased = w->losses.n_choices;
+    }
+    return status;
 }
 
 /* ---- route ---- */
@@ -217,6 +223,7 @@ enum moesim_status moesim_choice_route(void *state, const struct moesim_batch *b
         add_noise(s, batch);
     const struct choice_logits l = choosing_logits(s, batch);
     const float *bias = w->has_bias ? batch->memory : NULL;
+    moesim_token_choice_sums(s->scratch, is_noisy(s, batch) ? NULL : w->losses.sums);
     const enum moesim_status status =
         moesim_token_choice_route(&s->choice, batch, l.value, l.stride, bias, s->scratch, plan, err);
     if (status)

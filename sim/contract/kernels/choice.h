@@ -53,7 +53,8 @@ struct choice_losses {
     struct losses list;
     uint32_t n_experts;
     bool wants_load;
-    double *partial;   /* [max_tokens / CHUNK_TOKENS + 1][2][E] sums of a scope's chunks */
+    struct moesim_score_sums *sums;
+    double *chances;   /* [max_tokens / CHUNK_TOKENS + 1][E] of a scope's chunks, or NULL */
     double *sum;       /* [2][E] over the scope: scores, and chances to be among the k best */
     double *d_sum;     /* [2][E] the losses by one token's score and by its chance, alike for all tokens */
     uint64_t *count;   /* [E] what is counted as f in the scope */

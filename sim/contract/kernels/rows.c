@@ -57,17 +57,8 @@ static void rows_scores(enum moesim_score score, const float *row, uint32_t n, f
     score_row(score, row, n, out);
 }
 
-static void rows_add_scores(enum moesim_score score, const float *scores, uint32_t n, double *sum)
-{
-    const float *const row[8] = {scores}, factor[8] = {factor_of(score, scores, n)};
-    if (factor[0] == factor[0])
-        add_rows(row, factor, 1, n, sum);
-    else
-        add_odd_row(score, scores, 1, n, sum);
-}
-
 /* ln sum exp l over the finite logits; NaN where there are none. */
-static double size_of(const struct softmax *s, const float *row, uint32_t n)
+static double size_of(const struct norm *s, const float *row, uint32_t n)
 {
     float sum = s->sum;
     if (s->infinite) {
@@ -83,56 +74,93 @@ static double size_of(const struct softmax *s, const float *row, uint32_t n)
 
 static double rows_size(const float *row, uint32_t n)
 {
-    const struct softmax s = softmax_of(row, n, row_max(row, n), NULL);
+    const struct norm s = softmax_of(row, n, row_max(row, n), NULL);
     return size_of(&s, row, n);
+}
+
+/* ---- sums over rows ---- */
+
+/* Adds n_rows rows, values[l]: their scores, or with `parts` what softmax shares out. A row without a finite value adds
+ * nothing. */
+static void add_scores(enum moesim_score score, const float *values, bool parts, const struct norm *norm,
+                       uint32_t n_rows, uint32_t n, double *sum)
+{
+    const float *row[8];
+    float factor[8];
+    uint32_t n_fit = 0;
+    for (uint32_t l = 0; l < n_rows; l++) {
+        row[n_fit] = values + l * (size_t)n;
+        factor[n_fit] = parts || is_shared_out(score) ? 1 / norm[l].sum : 1;
+        if (!norm[l].odd)
+            n_fit++;
+        else
+            add_odd_row(score, row[n_fit], parts ? norm[l].sum : 1, n, sum);
+    }
+    add_rows(row, factor, n_fit, n, sum);
+}
+
+static void rows_add_scores(enum moesim_score score, const float *scores, uint32_t n, double *sum)
+{
+    const float all = rows_sum(scores, n);
+    const struct norm norm = {.sum = all, .odd = is_odd_sum(score, all)};
+    add_scores(score, scores, false, &norm, 1, n, sum);
+}
+
+static void rows_sum_scores(enum moesim_score score, const float *const row[8], uint32_t n_rows, uint32_t n,
+                            float *values, double *sum)
+{
+    const bool softmax = score == MOESIM_SOFTMAX;
+    struct norm norm[8];
+    for (uint32_t l = 0; l < n_rows; l++) {
+        float *own = values + l * (size_t)n;
+        norm[l] = softmax ? softmax_of(row[l], n, row_max(row[l], n), own) : score_row(score, row[l], n, own);
+    }
+    add_scores(score, values, softmax, norm, n_rows, n, sum);
 }
 
 /* ---- selection ---- */
 
-/* s->sum += the scores of eight rows, given as values[l] over norm[l].sum (norm NULL: as they are). A row without a
- * finite value adds nothing. */
-static void add_scores(const struct rows_select *s, const float *values, const struct softmax *norm,
-                       uint32_t *const expert[8])
+/* Lanes that do not repeat the one before. */
+static uint32_t count_lanes(uint32_t *const expert[8])
 {
-    const float *row[8];
-    float factor[8];
-    uint32_t n = 0;
-    for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++) {
-        row[n] = values + l * (size_t)s->n;
-        factor[n] = !norm ? factor_of(s->score, row[n], s->n) : norm[l].odd ? NAN : 1 / norm[l].sum;
-        if (factor[n] == factor[n])
-            n++;
-        else
-            add_odd_row(s->score, row[n], norm ? norm[l].sum : 1, s->n, s->sum);
-    }
-    add_rows(row, factor, n, s->n, s->sum);
+    uint32_t n = 1;
+    while (n < 8 && !repeats(expert, n))
+        n++;
+    return n;
 }
 
-static void add_sizes(const struct rows_select *s, const float *const row[8], const struct softmax norm[8],
+static void add_sizes(const struct rows_select *s, const float *const row[8], const struct norm norm[8],
                       uint32_t *const expert[8])
 {
-    for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++) {
+    const uint32_t n_rows = count_lanes(expert);
+    for (uint32_t l = 0; l < n_rows; l++) {
         const double size = size_of(&norm[l], row[l], s->n);
         *s->squares += size == size ? size * size : 0;
     }
 }
 
-/* The softmax of each row where nothing was compared by it; with s->sum what the rows share out goes to `values`. */
-static void find_softmax(const struct rows_select *s, const float *const row[8], float *values,
-                         uint32_t *const expert[8], struct softmax norm[8])
+/* What rows that were compared by logits have as scores, as far as that is wanted; s->sum is added to by way of
+ * `values`. */
+static void find_norms(const struct rows_select *s, const float *const row[8], float *values, uint32_t *const expert[8],
+                       struct norm norm[8])
 {
+    const bool softmax = s->score == MOESIM_SOFTMAX;
     for (uint32_t l = 0; l < 8; l++) {
         const uint32_t best = expert[l][0];
         const float max = !s->shift && best != MOESIM_NO_EXPERT ? row[l][best] : row_max(row[l], s->n);
-        norm[l] =
-            s->sum ? softmax_of(row[l], s->n, max, values + l * (size_t)s->n) : softmax_of(row[l], s->n, max, NULL);
+        if (!s->sum)
+            norm[l] = softmax_of(row[l], s->n, max, NULL);
+        else if (softmax)
+            norm[l] = softmax_of(row[l], s->n, max, values + l * (size_t)s->n);
+        else
+            norm[l] = score_row(s->score, row[l], s->n, values + l * (size_t)s->n);
     }
     if (s->sum)
-        add_scores(s, values, norm, expert);
+        add_scores(s->score, values, softmax, norm, count_lanes(expert), s->n, s->sum);
 }
 
 /* The scores of what was chosen, lane by lane in a vector. */
-static void chosen_scores(const struct rows_select *s, const float *const row[8], const struct softmax norm[8],
+static void chosen_scores(const struct rows_select *s, const float *const row[8], const struct norm norm[8],
                           uint32_t *const expert[8], float *const score[8])
 {
     v8f max, sum;
@@ -158,20 +186,19 @@ static void chosen_scores(const struct rows_select *s, const float *const row[8]
 /* What the rows are compared by, where that is not the logits themselves: v[l] in `values`. Scores are added up on the
  * way, before the bias. */
 static void set_values(const struct rows_select *s, const float *const row[8], float *values, uint32_t *const expert[8],
-                       struct softmax norm[8], const float *v[8])
+                       struct norm norm[8], const float *v[8])
 {
     const uint32_t n = s->n;
     for (uint32_t l = 0; l < 8; l++) {
         float *own = values + l * (size_t)n;
-        if (s->shift || s->by_score)
-            v[l] = own;
+        v[l] = own;
         for (uint32_t e = 0; s->shift && e < n; e++)
             own[e] = row[l][e] + s->shift[e];
         if (!s->shift)
             norm[l] = score_row(s->score, row[l], n, own);
     }
-    if (s->sum)
-        add_scores(s, values, NULL, expert);
+    if (s->by_score && s->sum)
+        add_scores(s->score, values, false, norm, count_lanes(expert), n, s->sum);
     for (uint32_t l = 0; s->bias && l < 8; l++)
         for (uint32_t e = 0; e < n; e++)
             values[l * (size_t)n + e] += s->bias[e];
@@ -180,11 +207,11 @@ static void set_values(const struct rows_select *s, const float *const row[8], f
 static void rows_select8(const struct rows_select *s, const float *const row[8], float *values,
                          uint32_t *const expert[8], float *const score[8])
 {
-    const bool softmax = s->score == MOESIM_SOFTMAX, scored = s->by_score || (s->sum && !softmax);
-    struct softmax norm[8] = {0};
+    const bool softmax = s->score == MOESIM_SOFTMAX;
+    struct norm norm[8] = {0};
     const float *v[8];
     memcpy(v, row, sizeof v);
-    if (s->shift || scored)
+    if (s->shift || s->by_score)
         set_values(s, row, values, expert, norm, v);
     if (s->n_groups <= 1)
         choose(v, s->n, s->k, expert);
@@ -192,8 +219,8 @@ static void rows_select8(const struct rows_select *s, const float *const row[8],
         choose_in_kept_groups(s, values, expert);
     else
         choose_in_every_group(s, values, expert);
-    if (softmax && !scored && (s->want_score || s->sum || s->squares))
-        find_softmax(s, row, values, expert, norm);
+    if (!s->by_score && (s->sum || (softmax && (s->want_score || s->squares))))
+        find_norms(s, row, values, expert, norm);
     if (s->squares)
         add_sizes(s, row, norm, expert);
     if (s->want_score)
@@ -223,7 +250,9 @@ const struct rows_kernels ROWS_KERNELS = {
     .normal_cdf = rows_normal_cdf,
     .scores = rows_scores,
     .add_scores = rows_add_scores,
+    .sum_scores = rows_sum_scores,
     .size = rows_size,
     .select = rows_select8,
+    .rank_above = rows_rank_above,
     .keep_groups = rows_keep_groups,
 };

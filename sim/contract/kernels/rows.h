@@ -13,6 +13,7 @@
 #include <moesim/kernels.h>
 
 #define ROWS_LANES 8       /* rows that one select() call takes */
+#define ROWS_RANKED 256    /* most values that rank_above() puts in order */
 #define ROWS_PARALLEL 1024 /* fewer rows are not worth waking a second thread */
 
 /* What to choose from each row. */
@@ -24,7 +25,7 @@ struct rows_select {
     bool by_score;      /* compare float32 scores (plus bias); else logits */
     const float *shift; /* [n] added to the logits for selection only, not with by_score; NULL = none */
 
-    /* what the rows add to, unless NULL and not with a shift; a lane that repeats the one before adds nothing */
+    /* what the rows add to, unless NULL; a lane that repeats the one before adds nothing */
     double *sum;     /* [n] += the scores, divided by their sum over experts if they do not add up to 1 by themselves */
     double *squares; /* += (ln sum exp logit)^2, for softmax */
 
@@ -56,12 +57,18 @@ struct rows_kernels {
     void (*scores)(enum moesim_score score, const float *row, uint32_t n, float *out);
     /* sum[n] += one row of such scores, as rows_select.sum. */
     void (*add_scores)(enum moesim_score score, const float *scores, uint32_t n, double *sum);
+    /* The same of up to eight rows of logits; `values` is [ROWS_LANES][n]. */
+    void (*sum_scores)(enum moesim_score score, const float *const row[ROWS_LANES], uint32_t n_rows, uint32_t n,
+                       float *values, double *sum);
     /* ln sum exp l over the row's finite logits; NaN where there are none. */
     double (*size)(const float *row, uint32_t n);
     /* For each of eight rows the k best experts, best first, into expert[lane][k] and score[lane][k]. `values`
      * ([rows_scratch]) is used when by_score, with a shift or a sum. */
     void (*select)(const struct rows_select *s, const float *const row[ROWS_LANES], float *values,
                    uint32_t *const expert[ROWS_LANES], float *const score[ROWS_LANES]);
+    /* The places of values above `cut`, by falling value, of equal ones the first; returns how many there are. Above
+     * ROWS_RANKED they are only counted. */
+    uint32_t (*rank_above)(const float *v, uint32_t n, float cut, uint32_t *expert);
     /* The kept groups of one row of values, by rising id; MOESIM_NO_EXPERT where there are fewer. kept is
      * [topk_groups], `scratch` [rows_groups_scratch]. */
     void (*keep_groups)(const struct rows_select *s, const float *values, float *scratch, uint32_t *kept);

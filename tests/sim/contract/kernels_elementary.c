@@ -105,7 +105,8 @@ enum { MOST = 70, MOST_K = 20 };
 struct built {
     uint32_t expert[8 * MOST_K];
     float score[8 * MOST_K], out[4 * MOST];
-    double sum[2 * MOST], size, squares;
+    double sum[3 * MOST], size, squares;
+    uint32_t n_above, above[MOST];
 };
 
 static void build_all(const struct rows_kernels *rows, struct rows_select select, const float *x, struct built *b)
@@ -132,7 +133,9 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
     rows->normal_cdf(x, n, b->out + 2 * n);
     for (uint32_t j = 0; j < n; j++)
         b->out[3 * n + j] = rows->exp(x[j]);
+    rows->sum_scores(select.score, row, 1 + n % 8, n, values, b->sum + 2 * MOST);
     b->size = rows->size(x, n);
+    b->n_above = rows->rank_above(x, n, 0.25f, b->above);
     for (uint32_t j = 0; j < 4 * n; j++)
         b->out[j] = isnan(b->out[j]) ? 99 : b->out[j]; /* the sign of a NaN is free */
     b->size = isnan(b->size) ? 99 : b->size;
@@ -164,6 +167,8 @@ Test(kernels_elementary, both_builds_have_equal_bits)
                                      .n_groups = n_groups,
                                      .topk_groups = kept,
                                      .group_score = (enum moesim_group_score)(i % 3)};
+        if (!by_score && i % 11 == 3)
+            select.shift = bias;
         if (select.group_score == MOESIM_GROUP_TOPK && select.k < kept)
             select.group_score = MOESIM_GROUP_MAX;
         select.group_best = select.k / kept;
@@ -188,7 +193,7 @@ Test(kernels_elementary, sums_over_rows)
 {
     enum { N = 37, K = 3 };
     static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -1e38f, -88};
-    static float x[8 * N], values[9 * N], score[8 * K];
+    static float x[8 * N], values[9 * N], score[8 * K], shift[N] = {1, -2, 3};
     static uint32_t chosen[8 * K];
     for (uint32_t i = 0; i < 400; i++) {
         const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST + 2};
@@ -199,6 +204,7 @@ Test(kernels_elementary, sums_over_rows)
                                            .n = N,
                                            .k = K,
                                            .by_score = i % 3 == 0 || f == MOESIM_RELU,
+                                           .shift = i % 3 == 1 && f != MOESIM_RELU ? shift : NULL,
                                            .sum = sum,
                                            .squares = f == MOESIM_SOFTMAX ? &squares : NULL};
         const float *row[8];
