@@ -275,6 +275,36 @@ Test(plugins, conformance_tells_good_from_bad)
     }
 }
 
+/* A router that hangs, out of tree or not, is stopped in check and route as it is in run. */
+Test(plugins, check_and_route_stop_what_hangs)
+{
+    program_write_npy("l.npy", 3, 4, 0);
+    static const char *const calls[] = {"check {P}/loop.so --timeout 0.5",
+                                        "route l.npy --router {P}/loop.so --timeout 0.5",
+                                        "route l.npy --router {P}/loop.so --timeout 0.5 -o d.csv"};
+    for (size_t i = 0; i < 3; i++) {
+        struct heard h = program_run("%s", calls[i]);
+        cr_expect_eq(h.status, 1, "%s: %d", calls[i], h.status);
+        cr_expect(strstr(h.err, "loop.so timed out after 0.5 s"), "%s: %s", calls[i], h.err);
+        cr_expect(!strstr(h.out, "failed"), "%s: %s", calls[i], h.out);
+        cr_expect_eq(i == 2, strstr(h.err, "nothing was written") != NULL, "%s: %s", calls[i], h.err);
+        program_forget(&h);
+    }
+    cr_expect_eq(system("ls | grep -qv l.npy"), 256, "nothing but l.npy is there");
+    struct heard h = program_run("check sinkhorn --shapes 100000 --timeout 0.5");
+    cr_expect_eq(h.status, 1, "%d", h.status);
+    cr_expect(strstr(h.err, "router sinkhorn timed out after 0.5 s"), "%s", h.err);
+    program_forget(&h);
+    h = program_run("check softmax-topk --shapes 5 --timeout 100");
+    cr_expect_eq(h.status, 0, "%s", h.err);
+    cr_expect(strstr(h.out, "softmax-topk: 5 shapes"), "%s", h.out);
+    program_forget(&h);
+    h = program_run("check quickstart --timeout 5");
+    cr_expect_eq(h.status, 2, "%d", h.status);
+    cr_expect(strstr(h.err, "--timeout is for routers"), "%s", h.err);
+    program_forget(&h);
+}
+
 static const struct {
     const char *plugin, *says;
 } refused[] = {
