@@ -6,21 +6,13 @@
 
 #include <math.h>
 #include <string.h>
-
-#include <moesim/router.h>
-
 #include "sim/placement/replica.h"
-
-static bool is_ffn(const uint8_t *expert_kind, uint32_t expert)
-{
-    return !expert_kind || expert_kind[expert] == MOESIM_EXPERT_FFN;
-}
 
 /* Whether pair i is computed and its group's capacity for the expert has no end. */
 static bool is_unlimited(const struct moesim_plan *plan, const uint32_t *capacity, const uint8_t *expert_kind,
                          uint32_t i)
 {
-    return plan->fate[i] == MOESIM_KEPT && is_ffn(expert_kind, plan->expert[i]) &&
+    return plan->fate[i] == MOESIM_KEPT && moesim_is_ffn(expert_kind, plan->expert[i]) &&
            capacity[plan->expert[i]] == MOESIM_UNLIMITED;
 }
 
@@ -34,7 +26,7 @@ uint64_t moesim_capacity_rows(const struct moesim_plan *plan, const struct moesi
         if (begin == end)
             continue;
         for (uint32_t e = 0; e < plan->n_experts; e++)
-            if (is_ffn(expert_kind, e) && capacity[e] != MOESIM_UNLIMITED)
+            if (moesim_is_ffn(expert_kind, e) && capacity[e] != MOESIM_UNLIMITED)
                 rows += capacity[e];
         for (uint32_t i = plan->first[begin]; i < plan->first[end]; i++)
             rows += is_unlimited(plan, capacity, expert_kind, i);
@@ -70,7 +62,7 @@ static void add_group_slots(const struct moesim_plan *plan, const struct moesim_
     for (uint32_t x = 0; x < n_ep_groups; x++) {
         const double share = work->group_tokens[x] ? (double)work->group_tokens[x] / (end - begin) : 0;
         for (uint32_t e = 0; share > 0 && e < plan->n_experts; e++)
-            if (is_ffn(expert_kind, e) && capacity[e] != MOESIM_UNLIMITED)
+            if (moesim_is_ffn(expert_kind, e) && capacity[e] != MOESIM_UNLIMITED)
                 add_slots(placement, e, capacity[e] * share, work->rows + (size_t)x * work->n_replicas);
     }
 }

@@ -4,9 +4,18 @@
 #ifndef MOESIM_SIM_COST_COMPUTE_H
 #define MOESIM_SIM_COST_COMPUTE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include <moesim/router.h>
+
 #include "sim/cost/cost.h"
+
+/* Whether an expert has weights; `expert_kind` NULL = all do. */
+static inline bool moesim_is_ffn(const uint8_t *expert_kind, uint32_t expert)
+{
+    return !expert_kind || expert_kind[expert] == MOESIM_EXPERT_FFN;
+}
 
 /* Rows of all experts when every group's capacity is computed in full; kept pairs where it is unlimited. */
 uint64_t moesim_capacity_rows(const struct moesim_plan *plan, const struct moesim_batch *batch,

@@ -10,6 +10,7 @@
 #include <moesim/router.h>
 
 #include "sim/cost/compute.h"
+#include "sim/cost/sync.h"
 #include "sim/cost/traffic.h"
 
 enum moesim_status moesim_cost_work_init(struct moesim_cost_work *work, const struct moesim_cluster *cluster,
@@ -38,9 +39,12 @@ enum moesim_status moesim_cost_work_init(struct moesim_cost_work *work, const st
         .group_tokens = moesim_alloc(arena, devices / ep, sizeof *work->group_tokens),
         .device_stamp = moesim_alloc(arena, devices, sizeof *work->device_stamp),
         .node_stamp = moesim_alloc(arena, cluster->nodes, sizeof *work->node_stamp),
+        .sync = moesim_alloc(arena, devices, sizeof *work->sync),
+        .node_copies = moesim_alloc(arena, cluster->nodes, sizeof *work->node_copies),
     };
     if (!work->traffic || !work->port || !work->tokens || !work->received || !work->pairs || !work->node_pairs ||
-        !work->rows || !work->experts || !work->group_tokens || !work->device_stamp || !work->node_stamp)
+        !work->rows || !work->experts || !work->group_tokens || !work->device_stamp || !work->node_stamp ||
+        !work->sync || !work->node_copies)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory to price cluster %s of %u devices", cluster->name, devices);
     return MOESIM_OK;
 }
@@ -149,8 +153,14 @@ enum moesim_status moesim_cost_layer(const struct moesim_plan *plan, const struc
     moesim_rows_pad(plan, batch, placement, cluster, padding, expert_kind, work);
     moesim_rows_sum(placement, cluster, work);
     cost->time_compute_s = moesim_compute_time(cluster, model, MOESIM_FORWARD, work);
-    if (options->backward)
-        cost->time_compute_s += moesim_compute_time(cluster, model, MOESIM_BACKWARD, work);
+    cost->time_sync_s = (double)NAN;
+    if (options->backward) {
+        const double backward_s = moesim_compute_time(cluster, model, MOESIM_BACKWARD, work);
+        const double sync_s = moesim_sync_time(placement, cluster, model, batch->n_columns,
+                                               (enum moesim_all_reduce_form)options->all_reduce, expert_kind, work);
+        cost->time_compute_s += backward_s;
+        cost->time_sync_s = options->sync == MOESIM_SYNC_OVERLAPPED ? fmax(0, sync_s - backward_s) : sync_s;
+    }
     double computed = 0;
     for (uint32_t d = 0; d < work->n_devices; d++)
         computed += work->experts[d].rows;
@@ -172,6 +182,7 @@ void moesim_cost_flop(const struct moesim_plan *plan, const struct moesim_batch 
         .time_compute_s = none,
         .time_combine_s = none,
         .time_layer_s = none,
+        .time_sync_s = none,
         .bytes_dispatch = none,
         .bytes_combine = none,
         .bytes_inter_node = none,

@@ -182,7 +182,12 @@ static enum moesim_status create_pricing(struct moesim_experiment *e, struct exp
                                                     e->shape.max_pairs, e->arena, err);
     if (status == MOESIM_OK)
         status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placing.placement[0], e->arena, err);
-    if (status == MOESIM_OK && p->record_traffic) {
+    if (status != MOESIM_OK)
+        return status;
+    pricing->memory = moesim_alloc(e->arena, pricing->work.n_devices, sizeof *pricing->memory);
+    if (!pricing->memory)
+        return no_memory(err, p);
+    if (p->record_traffic) {
         const size_t n = pricing->work.n_ends;
         pricing->traffic = moesim_alloc(e->arena, n * n, sizeof *pricing->traffic);
         if (!pricing->traffic)
@@ -283,13 +288,22 @@ static enum moesim_status close_traffic(const struct experiment_pricing *pricing
     return MOESIM_OK;
 }
 
-/* What the routers remarked on their plans, "" for nothing. NULL without memory. */
-static char *note_of(const struct moesim_experiment *e)
+/* What the routers remarked on their plans, and that the model does not fit; "" for nothing. NULL without memory. */
+static char *note_of(const struct moesim_experiment *e, const struct experiment_pricing *pricing)
 {
+    const struct moesim_memory *m = &pricing->fullest;
+    const double room = pricing->point->has_cluster ? pricing->point->cluster.memory_bytes : 0;
     char note[512] = "";
+    size_t n = 0;
     if (e->plan_note)
-        snprintf(note, sizeof note, "%s (in %u of %u layer steps)", e->plan_note, e->n_plan_notes,
-                 e->step * e->n_layers);
+        n = (size_t)snprintf(note, sizeof note, "%.200s (in %u of %u layer steps)", e->plan_note, e->n_plan_notes,
+                             e->step * e->n_layers);
+    if (room > 0 && moesim_memory_total(m) > room)
+        snprintf(note + n, sizeof note - n,
+                 "%sdoes not fit: the fullest device needs %.4g GB and has %.4g GB (weights %.3g, gradients %.3g, "
+                 "optimizer %.3g, activations %.3g, buffers %.3g GB)",
+                 n ? "; " : "", moesim_memory_total(m) / 1e9, room / 1e9, m->weights / 1e9, m->gradients / 1e9,
+                 m->optimizer / 1e9, m->activations / 1e9, m->buffers / 1e9);
     return moesim_strdup(e->arena, note);
 }
 
@@ -309,7 +323,7 @@ enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct 
                                               .seconds = e->seconds / e->n_points,
                                               .workload_provenance = moesim_strdup(e->arena, provenance),
                                               .kernel_path = moesim_strdup(e->arena, path),
-                                              .note = note_of(e)};
+                                              .note = note_of(e, &e->pricing[i])};
         if (!outcomes[i].workload_provenance || !outcomes[i].kernel_path || !outcomes[i].note)
             return no_memory(err, p);
         enum moesim_status status =

@@ -26,6 +26,12 @@ const struct moesim_param moesim_plain_params[] = {
                      "rows that the expert kernel computes without a token"),
     MOESIM_CHOICE_IN(struct moesim_plain, options, backward, "false", "false|true",
                      "price the backward pass too: twice the forward's arithmetic, the same exchanges"),
+    MOESIM_CHOICE_IN(struct moesim_plain, options, sync, "exposed", MOESIM_SYNC_CHOICES,
+                     "gradients are summed after the backward pass, or beside its arithmetic"),
+    MOESIM_CHOICE_IN(struct moesim_plain, options, all_reduce, "ring", MOESIM_ALL_REDUCE_CHOICES,
+                     "how gradients are summed"),
+    MOESIM_CHOICE(struct moesim_plain, oversize, "flag", MOESIM_OVERSIZE_CHOICES,
+                  "a model that a device has no room for: told with the run, or refused before it"),
     MOESIM_PARAM_END,
 };
 
@@ -74,10 +80,20 @@ void moesim_keys_check(struct moesim_resolver *r)
     for (size_t i = 0; i < 2; i++)
         if (!moesim_node_find(r->root, needed[i]))
             moesim_mistake(r->mistakes, r->root->line, r->root->column, "the study lacks '%s'", needed[i]);
-    const struct moesim_node *placement = moesim_node_find(r->root, "placement");
-    if (placement && !moesim_node_find(r->root, "cluster"))
-        moesim_mistake(r->mistakes, placement->key_line, placement->key_column,
-                       "placement has no use without a cluster");
+    static const struct {
+        const char *key, *other, *wanted;
+    } idle[] = {
+        {"placement", "cluster", "a cluster"},
+        {"oversize", "cluster", "a cluster"},
+        {"sync", "backward", "backward: true"},
+        {"all_reduce", "backward", "backward: true"},
+    };
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
+        const struct moesim_node *node = moesim_node_find(r->root, idle[i].key);
+        if (node && !moesim_node_find(r->root, idle[i].other))
+            moesim_mistake(r->mistakes, node->key_line, node->key_column, "%s has no use without %s", idle[i].key,
+                           idle[i].wanted);
+    }
 }
 
 /* The value's row in a zeroed struct moesim_plain, as text parses; a wrong one is noted. */
