@@ -7,6 +7,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- shape ---- */
@@ -21,6 +22,18 @@ static bool has_bias(const struct moesim_token_choice *p)
     return given(p->bias) || p->bias_update != MOESIM_BIAS_FIXED;
 }
 
+enum { SHAPE_TEXT = 96 };
+
+/* "[3, 8]" */
+static const char *shape_text(const struct moesim_file_array *a, char text[SHAPE_TEXT])
+{
+    int n = snprintf(text, SHAPE_TEXT, "[");
+    for (uint32_t i = 0; i < a->n_dimensions && i < sizeof a->shape / sizeof *a->shape; i++)
+        n += snprintf(text + n, SHAPE_TEXT - (size_t)n, "%s%llu", i ? ", " : "", (unsigned long long)a->shape[i]);
+    snprintf(text + n, SHAPE_TEXT - (size_t)n, "]");
+    return text;
+}
+
 /* One row of E numbers for all layers, or one for each. */
 static enum moesim_status check_bias_file(const struct moesim_token_choice *p, const struct moesim_env *env,
                                           struct moesim_error *err)
@@ -33,12 +46,11 @@ static enum moesim_status check_bias_file(const struct moesim_token_choice *p, c
     const uint64_t n_experts = env->n_experts, n_layers = env->n_layers;
     const bool one = a->n_dimensions == 1 && a->n == n_experts;
     const bool each = a->n_dimensions == 2 && a->shape[0] == n_layers && a->shape[1] == n_experts;
+    char shape[SHAPE_TEXT];
     if (!one && !each)
         return moesim_fail(err, MOESIM_EINVAL,
-                           "bias = %.200s: %llu numbers in %u dimensions; it should be [%u] or [%u, %u] (layers, "
-                           "experts)",
-                           p->bias, (unsigned long long)a->n, a->n_dimensions, env->n_experts, env->n_layers,
-                           env->n_experts);
+                           "bias = %.200s is of shape %s; it should be [%u] or [%u, %u] (layers, experts)", p->bias,
+                           shape_text(a, shape), env->n_experts, env->n_layers, env->n_experts);
     for (uint64_t i = 0; i < a->n; i++)
         if (!isfinite(a->values[i]))
             return moesim_fail(err, MOESIM_EINVAL, "bias = %.200s: number %llu is not finite", p->bias,
