@@ -122,11 +122,10 @@ static void place_layer(struct eplb *b, const double *load, struct moesim_placem
 }
 
 /* Groups by nodes where that is possible, else all in one. */
-static enum moesim_status set_hierarchy(struct eplb *b, uint32_t n_groups, const struct moesim_cluster *cluster,
-                                        struct moesim_error *err)
+static enum moesim_status set_hierarchy(struct eplb *b, uint32_t n_groups, const struct moesim_placement *placement,
+                                        const struct moesim_cluster *cluster, struct moesim_error *err)
 {
-    const uint32_t per_node = cluster->devices_per_node;
-    b->n_nodes = b->n_devices % per_node ? 1 : b->n_devices / per_node;
+    b->n_nodes = moesim_placement_nodes(placement, cluster);
     b->n_groups = n_groups;
     if (n_groups % b->n_nodes)
         b->n_groups = b->n_nodes = 1;
@@ -148,7 +147,7 @@ static enum moesim_status eplb_place(const void *params, const struct moesim_pla
                      .n_devices = placement->n_devices};
     enum moesim_status status = moesim_equal_slots(placement, b.n_slots, true, &per_device, err);
     if (status == MOESIM_OK)
-        status = set_hierarchy(&b, n_groups ? n_groups : 1, cluster, err);
+        status = set_hierarchy(&b, n_groups ? n_groups : 1, placement, cluster, err);
     if (status != MOESIM_OK)
         return status;
     struct moesim_arena *arena = moesim_arena_create(0);

@@ -7,7 +7,8 @@
 
 const struct moesim_placement_rule *const moesim_placement_rules[] = {
     &moesim_place_contiguous, &moesim_place_round_robin, &moesim_place_random,
-    &moesim_place_lpt,        &moesim_place_eplb,        NULL,
+    &moesim_place_lpt,        &moesim_place_eplb,        &moesim_place_coactivation,
+    &moesim_place_affinity,   &moesim_place_optimal,     NULL,
 };
 
 const struct moesim_placement_rule *moesim_placement_find(const char *name)
