@@ -14,6 +14,7 @@ extern const struct moesim_placement_rule moesim_place_eplb;
 extern const struct moesim_placement_rule moesim_place_coactivation;
 extern const struct moesim_placement_rule moesim_place_affinity;
 extern const struct moesim_placement_rule moesim_place_optimal;
+extern const struct moesim_placement_rule moesim_place_file;
 
 /* Nodes of an EP group; 1 where it is a part of a node, or its groups are not whole nodes. */
 static inline uint32_t moesim_placement_nodes(const struct moesim_placement *placement,
