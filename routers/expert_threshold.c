@@ -38,12 +38,15 @@ static const struct moesim_param expert_threshold_schema[] = {
 /* Memory: the thresholds [E], then how often they were updated. */
 #define BELOW_EVERY_SCORE (-1.0f)
 
+#define SCORE_BYTES ((size_t)32 << 20) /* kept; more experts than fit take several passes over the tokens */
+
 struct expert_threshold {
     struct expert_threshold_params p;
-    uint32_t n_experts;
+    uint32_t n_experts, n_kept, n_threads;
     struct moesim_chooser *chooser;
     uint64_t *key;     /* [threads][E] */
-    float *scores;     /* [max_tokens][E] */
+    float *row;        /* [threads][E] */
+    float *scores;     /* [max_tokens][n_kept] of as many experts as there is room for at a time */
     float *d_row;      /* [E] */
     float *base;       /* [max_tokens] 0, or NaN where the token takes no part */
     void *work;        /* of moesim_column_rank */
@@ -75,8 +78,12 @@ static enum moesim_status expert_threshold_init(void *state, const void *params,
     r->p = *(const struct expert_threshold_params *)params;
     r->n_experts = env->n_experts;
     r->last_micro_batch = UINT32_MAX;
+    r->n_threads = moesim_threads();
+    const size_t n_fit = env->max_tokens ? SCORE_BYTES / sizeof *r->scores / env->max_tokens : n_experts;
+    r->n_kept = n_fit == 0 ? 1 : n_fit < n_experts ? (uint32_t)n_fit : env->n_experts;
 #define ROOM(field, n) ((r->field = moesim_alloc(env->arena, (n), sizeof *r->field)) != NULL)
-    ok = ok && ROOM(key, moesim_threads() * n_experts) && ROOM(scores, env->max_tokens * n_experts);
+    ok = ok && ROOM(key, r->n_threads * n_experts) && ROOM(row, r->n_threads * n_experts);
+    ok = ok && ROOM(scores, (size_t)env->max_tokens * r->n_kept);
     ok = ok && ROOM(d_row, n_experts) && ROOM(base, env->max_tokens) && ROOM(own, n_experts) && ROOM(sum, n_experts);
 #undef ROOM
     r->work = moesim_alloc(env->arena, moesim_column_rank_work(env->max_tokens), 1);
@@ -85,34 +92,52 @@ static enum moesim_status expert_threshold_init(void *state, const void *params,
     return moesim_chooser_init(env, env->n_experts, env->n_experts, &r->chooser, err);
 }
 
-/* Whether the token's scores are those of a row with a finite logit. */
-static bool takes_part(const struct expert_threshold *r, const struct moesim_batch *batch, uint32_t t)
+struct call {
+    const struct expert_threshold *r;
+    const struct moesim_batch *batch;
+    const float *threshold;
+    uint32_t first, n; /* the experts whose scores are kept */
+};
+
+/* The scores of one token, in this thread's row. */
+static const float *scores_of(const struct call *c, uint32_t t, uint32_t thread)
 {
-    const float *row = r->scores + (size_t)t * r->n_experts;
-    bool any = false;
-    if (batch->padding && batch->padding[t])
-        return false;
-    for (uint32_t e = 0; e < r->n_experts && !any; e++)
-        any = row[e] == row[e];
-    return any;
+    float *row = c->r->row + (size_t)thread * c->r->n_experts;
+    moesim_score_row(c->r->p.score, c->batch->columns + (size_t)t * c->batch->stride, c->r->n_experts, row);
+    return row;
+}
+
+/* Some experts' scores of a run of tokens, and whether each takes part: it does with a finite logit. */
+static void keep_scores(void *context, uint32_t first, uint32_t last, uint32_t thread)
+{
+    const struct call *c = context;
+    for (uint32_t t = first; t < last; t++) {
+        const float *row = scores_of(c, t, thread);
+        bool any = false;
+        for (uint32_t e = 0; e < c->r->n_experts && !any; e++)
+            any = row[e] == row[e];
+        c->r->base[t] = any && !(c->batch->padding && c->batch->padding[t]) ? 0 : NAN;
+        memcpy(c->r->scores + (size_t)t * c->n, row + c->first, c->n * sizeof *row);
+    }
 }
 
 /* Sets r->own: the score that a share k / E of the tokens exceeds. */
 static void find_quantile(struct expert_threshold *r, const struct moesim_batch *batch)
 {
-    uint64_t n = 0;
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        const bool part = takes_part(r, batch, t);
-        r->base[t] = part ? 0 : NAN;
-        n += part;
+    uint64_t n_part = 0, rank = 0;
+    for (uint32_t first = 0; first < r->n_experts; first += r->n_kept) {
+        const uint32_t rest = r->n_experts - first, n = rest < r->n_kept ? rest : r->n_kept;
+        struct call c = {.r = r, .batch = batch, .first = first, .n = n};
+        moesim_for_tokens(batch->n_tokens, r->n_threads, keep_scores, &c);
+        for (uint32_t t = 0; first == 0 && t < batch->n_tokens; t++)
+            n_part += r->base[t] == 0;
+        rank = n_part * r->p.k / r->n_experts;
+        if (rank < n_part)
+            moesim_column_rank(r->scores, n, batch->n_tokens, n, r->base, (uint32_t)rank, r->work, r->own + first);
     }
-    const uint64_t rank = n * r->p.k / r->n_experts;
-    r->has_own = n > 0;
-    if (rank < n)
-        moesim_column_rank(r->scores, r->n_experts, batch->n_tokens, r->n_experts, r->base, (uint32_t)rank, r->work,
-                           r->own);
+    r->has_own = n_part > 0;
     for (uint32_t e = 0; e < r->n_experts; e++)
-        r->own[e] = rank < n && r->own[e] == r->own[e] ? r->own[e] : BELOW_EVERY_SCORE;
+        r->own[e] = rank < n_part && r->own[e] == r->own[e] ? r->own[e] : BELOW_EVERY_SCORE;
 }
 
 /* Before a new micro-batch's quantile replaces it, adds the last one to the sum; one that is routed again does not. */
@@ -129,16 +154,11 @@ static void note_quantile(struct expert_threshold *r, const struct moesim_batch 
     r->last_micro_batch = batch->micro_batch;
 }
 
-struct call {
-    const struct expert_threshold *r;
-    const float *threshold;
-};
-
 static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct moesim_choices *out)
 {
     const struct call *c = context;
     const uint32_t n_experts = c->r->n_experts;
-    const float *scores = c->r->scores + (size_t)t * n_experts;
+    const float *scores = scores_of(c, t, thread);
     uint64_t *key = c->r->key + (size_t)thread * n_experts;
     uint32_t n = 0;
     bool any = false;
@@ -165,10 +185,9 @@ static enum moesim_status expert_threshold_route(void *state, const struct moesi
     (void)err;
     if (batch->phase == MOESIM_TRAIN)
         note_quantile(r, batch);
-    moesim_scores(r->p.score, batch->columns, batch->stride, batch->n_tokens, r->n_experts, r->scores);
     if (batch->phase == MOESIM_TRAIN || !learned)
         find_quantile(r, batch);
-    const struct call c = {r, learned ? batch->memory : r->own};
+    const struct call c = {.r = r, .batch = batch, .threshold = learned ? batch->memory : r->own};
     moesim_plan_unlimited(plan);
     moesim_choose(r->chooser, batch, choose, &c, plan);
     return MOESIM_OK;
@@ -179,16 +198,17 @@ static enum moesim_status expert_threshold_backward(void *state, const struct mo
                                                     struct moesim_error *err)
 {
     const struct expert_threshold *r = state;
+    const struct call c = {.r = r, .batch = batch};
     (void)err;
     for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        const size_t row = (size_t)t * batch->stride, own = (size_t)t * r->n_experts;
+        const size_t row = (size_t)t * batch->stride;
         if (plan->first[t] == plan->first[t + 1])
             continue;
         memset(r->d_row, 0, r->n_experts * sizeof *r->d_row);
         for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
             r->d_row[plan->expert[i]] = (float)(r->p.scale * grad->d_weight[i]);
-        moesim_scores_backward(r->p.score, batch->columns + row, batch->stride, r->scores + own, r->d_row, 1,
-                               r->n_experts, grad->d_columns + row);
+        moesim_score_row_backward(r->p.score, batch->columns + row, scores_of(&c, t, 0), r->d_row, r->n_experts,
+                                  grad->d_columns + row);
     }
     return MOESIM_OK;
 }
