@@ -42,24 +42,31 @@ static inline float row_max(const float *row, uint32_t n)
     return max;
 }
 
+#define SUM_COLUMNS 4096u /* a sum of more is a sum of such sums: a float that grows too long loses what is added */
+
 /* The sum of exp(row - max), the parts of which go to `out` unless that is NULL. */
 static inline __attribute__((always_inline)) float sum_exps(const float *row, uint32_t n, float max, float *out)
 {
-    v8f acc = splat(0.0f);
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const v8f e = exp8_below_0(load8(row + i) - splat(max));
-        if (out)
-            memcpy(out + i, &e, sizeof e);
-        acc += e;
+    v8f total = splat(0.0f);
+    for (uint32_t i = 0; i < n;) {
+        const uint32_t end = n - i < SUM_COLUMNS ? n : i + SUM_COLUMNS;
+        v8f acc = splat(0.0f);
+        for (; i + 8 <= end; i += 8) {
+            const v8f e = exp8_below_0(load8(row + i) - splat(max));
+            if (out)
+                memcpy(out + i, &e, sizeof e);
+            acc += e;
+        }
+        if (i < end) {
+            const v8f e = exp8_below_0(load_tail(row + i, n - i) - splat(max));
+            if (out)
+                store_some(out + i, n - i, e);
+            acc += e;
+            i = n;
+        }
+        total += acc;
     }
-    if (i < n) {
-        const v8f e = exp8_below_0(load_tail(row + i, n - i) - splat(max));
-        if (out)
-            store_some(out + i, n - i, e);
-        acc += e;
-    }
-    return sum_lanes(acc);
+    return sum_lanes(total);
 }
 
 /* +inf: 1 of sum, finite or -inf: 0, NaN: NaN. */

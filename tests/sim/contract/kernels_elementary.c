@@ -241,3 +241,24 @@ Test(kernels_elementary, sums_over_rows)
         cr_assert(!select.squares || fabs(squares - expected_squares) <= 1e-6 * (1 + expected_squares), "case %u", i);
     }
 }
+
+/* A softmax over more columns than a float can count one by one still sums to 1. */
+Test(kernels_elementary, softmax_of_very_long_rows)
+{
+    static const uint32_t n_columns[] = {4095, 4096, 4097, 100003, 1u << 20};
+    float *row = calloc(1u << 20, sizeof *row), *score = calloc(1u << 20, sizeof *score);
+    for (uint32_t i = 0; i < 1u << 20; i++)
+        row[i] = 1e-3f * (float)(i % 7);
+    for (int i = 0; i < 5; i++) {
+        double sum = 0, exact = 0;
+        moesim_score_row(MOESIM_SOFTMAX, row, n_columns[i], score);
+        for (uint32_t e = 0; e < n_columns[i]; e++) {
+            sum += (double)score[e];
+            exact += exp((double)row[e]);
+        }
+        cr_expect(fabs(sum - 1) < 1e-5, "%u columns: %.9g", n_columns[i], sum);
+        cr_expect(fabs(score[0] * exact / exp((double)row[0]) - 1) < 1e-5, "%u columns", n_columns[i]);
+    }
+    free(row);
+    free(score);
+}
