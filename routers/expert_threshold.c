@@ -38,16 +38,11 @@ static const struct moesim_param expert_threshold_schema[] = {
 /* Memory: the thresholds [E], then how often they were updated. */
 #define BELOW_EVERY_SCORE (-1.0f)
 
-#define SCORE_BYTES ((size_t)32 << 20) /* kept; more experts than fit take several passes over the tokens */
-
 struct expert_threshold {
     struct expert_threshold_params p;
-    uint32_t n_experts, n_kept, n_threads;
+    uint32_t n_experts, n_threads;
     struct moesim_chooser *chooser;
-    uint64_t *key;     /* [threads][E] */
-    float *row;        /* [threads][E] */
-    float *scores;     /* [max_tokens][n_kept] of as many experts as there is room for at a time */
-    float *d_row;      /* [E] */
+    float *scores;     /* [n_threads][2][E] of one token: all, then those above their thresholds or the gradient */
     float *base;       /* [max_tokens] 0, or NaN where the token takes no part */
     void *work;        /* of moesim_column_rank */
     float *own;        /* [E] the micro-batch's quantile */
@@ -77,14 +72,11 @@ static enum moesim_status expert_threshold_init(void *state, const void *params,
     bool ok = true;
     r->p = *(const struct expert_threshold_params *)params;
     r->n_experts = env->n_experts;
-    r->last_micro_batch = UINT32_MAX;
     r->n_threads = moesim_threads();
-    const size_t n_fit = env->max_tokens ? SCORE_BYTES / sizeof *r->scores / env->max_tokens : n_experts;
-    r->n_kept = n_fit == 0 ? 1 : n_fit < n_experts ? (uint32_t)n_fit : env->n_experts;
+    r->last_micro_batch = UINT32_MAX;
 #define ROOM(field, n) ((r->field = moesim_alloc(env->arena, (n), sizeof *r->field)) != NULL)
-    ok = ok && ROOM(key, r->n_threads * n_experts) && ROOM(row, r->n_threads * n_experts);
-    ok = ok && ROOM(scores, (size_t)env->max_tokens * r->n_kept);
-    ok = ok && ROOM(d_row, n_experts) && ROOM(base, env->max_tokens) && ROOM(own, n_experts) && ROOM(sum, n_experts);
+    ok = ok && ROOM(scores, 2 * r->n_threads * n_experts) && ROOM(base, env->max_tokens);
+    ok = ok && ROOM(own, n_experts) && ROOM(sum, n_experts);
 #undef ROOM
     r->work = moesim_alloc(env->arena, moesim_column_rank_work(env->max_tokens), 1);
     if (!ok || !r->work)
@@ -92,52 +84,34 @@ static enum moesim_status expert_threshold_init(void *state, const void *params,
     return moesim_chooser_init(env, env->n_experts, env->n_experts, &r->chooser, err);
 }
 
-struct call {
-    const struct expert_threshold *r;
-    const struct moesim_batch *batch;
-    const float *threshold;
-    uint32_t first, n; /* the experts whose scores are kept */
-};
-
-/* The scores of one token, in this thread's row. */
-static const float *scores_of(const struct call *c, uint32_t t, uint32_t thread)
+/* Whether the token is one to route: it has a finite logit. */
+static bool takes_part(const struct expert_threshold *r, const struct moesim_batch *batch, uint32_t t)
 {
-    float *row = c->r->row + (size_t)thread * c->r->n_experts;
-    moesim_score_row(c->r->p.score, c->batch->columns + (size_t)t * c->batch->stride, c->r->n_experts, row);
-    return row;
-}
-
-/* Some experts' scores of a run of tokens, and whether each takes part: it does with a finite logit. */
-static void keep_scores(void *context, uint32_t first, uint32_t last, uint32_t thread)
-{
-    const struct call *c = context;
-    for (uint32_t t = first; t < last; t++) {
-        const float *row = scores_of(c, t, thread);
-        bool any = false;
-        for (uint32_t e = 0; e < c->r->n_experts && !any; e++)
-            any = row[e] == row[e];
-        c->r->base[t] = any && !(c->batch->padding && c->batch->padding[t]) ? 0 : NAN;
-        memcpy(c->r->scores + (size_t)t * c->n, row + c->first, c->n * sizeof *row);
-    }
+    const float *row = batch->columns + (size_t)t * batch->stride;
+    bool any = false;
+    if (batch->padding && batch->padding[t])
+        return false;
+    for (uint32_t e = 0; e < r->n_experts && !any; e++)
+        any = isfinite(row[e]);
+    return any;
 }
 
 /* Sets r->own: the score that a share k / E of the tokens exceeds. */
 static void find_quantile(struct expert_threshold *r, const struct moesim_batch *batch)
 {
-    uint64_t n_part = 0, rank = 0;
-    for (uint32_t first = 0; first < r->n_experts; first += r->n_kept) {
-        const uint32_t rest = r->n_experts - first, n = rest < r->n_kept ? rest : r->n_kept;
-        struct call c = {.r = r, .batch = batch, .first = first, .n = n};
-        moesim_for_tokens(batch->n_tokens, r->n_threads, keep_scores, &c);
-        for (uint32_t t = 0; first == 0 && t < batch->n_tokens; t++)
-            n_part += r->base[t] == 0;
-        rank = n_part * r->p.k / r->n_experts;
-        if (rank < n_part)
-            moesim_column_rank(r->scores, n, batch->n_tokens, n, r->base, (uint32_t)rank, r->work, r->own + first);
+    uint64_t n = 0;
+    for (uint32_t t = 0; t < batch->n_tokens; t++) {
+        const bool part = takes_part(r, batch, t);
+        r->base[t] = part ? 0 : NAN;
+        n += part;
     }
-    r->has_own = n_part > 0;
+    const uint64_t rank = n * r->p.k / r->n_experts;
+    r->has_own = n > 0;
+    if (rank < n)
+        moesim_column_rank(r->p.score, batch->columns, batch->stride, batch->n_tokens, r->n_experts, r->base,
+                           (uint32_t)rank, r->work, r->own);
     for (uint32_t e = 0; e < r->n_experts; e++)
-        r->own[e] = rank < n_part && r->own[e] == r->own[e] ? r->own[e] : BELOW_EVERY_SCORE;
+        r->own[e] = rank < n && r->own[e] == r->own[e] ? r->own[e] : BELOW_EVERY_SCORE;
 }
 
 /* Before a new micro-batch's quantile replaces it, adds the last one to the sum; one that is routed again does not. */
@@ -154,26 +128,31 @@ static void note_quantile(struct expert_threshold *r, const struct moesim_batch 
     r->last_micro_batch = batch->micro_batch;
 }
 
+/* What all tokens of one call share. */
+struct call {
+    const struct expert_threshold *r;
+    const struct moesim_batch *batch;
+    const float *threshold;
+    const struct moesim_plan *plan;
+    const struct moesim_grad *grad;
+};
+
 static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct moesim_choices *out)
 {
     const struct call *c = context;
     const uint32_t n_experts = c->r->n_experts;
-    const float *scores = scores_of(c, t, thread);
-    uint64_t *key = c->r->key + (size_t)thread * n_experts;
-    uint32_t n = 0;
+    float *scores = c->r->scores + 2 * (size_t)thread * n_experts, *above = scores + n_experts;
+    moesim_score_row(c->r->p.score, c->batch->columns + (size_t)t * c->batch->stride, n_experts, scores);
     bool any = false;
     for (uint32_t e = 0; e < n_experts; e++) {
         any |= scores[e] == scores[e];
-        if (scores[e] > c->threshold[e])
-            key[n++] = moesim_key(scores[e], e);
+        above[e] = scores[e] > c->threshold[e] ? scores[e] : BELOW_EVERY_SCORE;
     }
     if (!any)
         return MOESIM_NO_CHOICE;
-    moesim_keys_heap(key, n);
-    for (uint32_t i = 0; i < n; i++) {
-        out->expert[i] = moesim_key_expert(moesim_keys_pop(key, n - i));
+    const uint32_t n = moesim_rank_above(above, n_experts, BELOW_EVERY_SCORE, out->expert);
+    for (uint32_t i = 0; i < n; i++)
         out->weight[i] = (float)fmin(scores[out->expert[i]] * c->r->p.scale, FLT_MAX);
-    }
     return n;
 }
 
@@ -193,23 +172,31 @@ static enum moesim_status expert_threshold_route(void *state, const struct moesi
     return MOESIM_OK;
 }
 
+static void backward_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
+{
+    const struct call *c = context;
+    const struct expert_threshold *r = c->r;
+    float *scores = r->scores + 2 * (size_t)thread * r->n_experts, *d_scores = scores + r->n_experts;
+    for (uint32_t t = first; t < last; t++) {
+        const size_t row = (size_t)t * c->batch->stride;
+        if (c->plan->first[t] == c->plan->first[t + 1])
+            continue;
+        moesim_score_row(r->p.score, c->batch->columns + row, r->n_experts, scores);
+        memset(d_scores, 0, r->n_experts * sizeof *d_scores);
+        for (uint32_t i = c->plan->first[t]; i < c->plan->first[t + 1]; i++)
+            d_scores[c->plan->expert[i]] = (float)(r->p.scale * c->grad->d_weight[i]);
+        moesim_score_row_backward(r->p.score, c->batch->columns + row, scores, d_scores, r->n_experts,
+                                  c->grad->d_columns + row);
+    }
+}
+
 static enum moesim_status expert_threshold_backward(void *state, const struct moesim_batch *batch,
                                                     const struct moesim_plan *plan, struct moesim_grad *grad,
                                                     struct moesim_error *err)
 {
-    const struct expert_threshold *r = state;
-    const struct call c = {.r = r, .batch = batch};
+    struct call c = {.r = state, .batch = batch, .plan = plan, .grad = grad};
     (void)err;
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        const size_t row = (size_t)t * batch->stride;
-        if (plan->first[t] == plan->first[t + 1])
-            continue;
-        memset(r->d_row, 0, r->n_experts * sizeof *r->d_row);
-        for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
-            r->d_row[plan->expert[i]] = (float)(r->p.scale * grad->d_weight[i]);
-        moesim_score_row_backward(r->p.score, batch->columns + row, scores_of(&c, t, 0), r->d_row, r->n_experts,
-                                  grad->d_columns + row);
-    }
+    moesim_for_tokens(batch->n_tokens, c.r->n_threads, backward_tokens, &c);
     return MOESIM_OK;
 }
 

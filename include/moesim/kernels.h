@@ -40,7 +40,13 @@ MOESIM_API const char *moesim_kernel_path(void);
 /* ---- scores ---- */
 
 #define MOESIM_SCORE_CHOICES "softmax|sigmoid|sqrt-softplus|relu"
-enum moesim_score { MOESIM_SOFTMAX, MOESIM_SIGMOID, MOESIM_SQRT_SOFTPLUS, MOESIM_RELU };
+enum moesim_score {
+    MOESIM_SOFTMAX,
+    MOESIM_SIGMOID,
+    MOESIM_SQRT_SOFTPLUS,
+    MOESIM_RELU,
+    MOESIM_IDENTITY, /* values as they are; only where a function says so, and no choice for users */
+};
 
 /* scores[t][e] = f(logits[t][e]) over n_experts columns; rows of `stride` floats in, rows of n_experts floats out.
  * Softmax subtracts the row's largest finite value; NaN scores as NaN and takes no part, -inf scores 0, and where there
@@ -497,31 +503,35 @@ moesim_choice_update(void *state, const struct moesim_feedback *feedback, struct
 MOESIM_API void moesim_bias_step(enum moesim_bias_update rule, double gamma, const uint64_t *n, uint32_t n_experts,
                                  float *bias);
 
-/* One dual step of quantile balancing (Su 2026; Megatron-LM): with alpha_t the (k + 1)-th best of values_t + bias,
- * asked[e] = -((n k / E + 1)-th largest over tokens of values_te - alpha_t): the bias at which every expert would be
- * chosen equally often. Not centred. Rows with `skip` set (may be NULL) and rows with a value that is not finite take
- * no part; n counts the rest; asked is 0 when none is left. k < E. `work` has moesim_quantile_bias_work() bytes. */
+/* One dual step of quantile balancing (Su 2026; Megatron-LM): with alpha_t the (k + 1)-th best of v_t + bias,
+ * asked[e] = -((n k / E + 1)-th largest over tokens of v_te - alpha_t): the bias at which every expert would be chosen
+ * equally often. v are the scores of columns [n_tokens][stride], or the columns themselves for MOESIM_IDENTITY. Not
+ * centred. Rows with `skip` set (may be NULL) and rows with a value that is not finite take no part; n counts the rest;
+ * asked is 0 when none is left. k < E. `work` has moesim_quantile_bias_work() bytes. */
 MOESIM_API size_t moesim_quantile_bias_work(uint32_t max_tokens, uint32_t n_experts);
-MOESIM_API void moesim_quantile_bias(const float *values, size_t stride, uint32_t n_tokens, uint32_t n_experts,
-                                     uint32_t k, const float *bias, const uint8_t *skip, void *work, float *asked);
+MOESIM_API void moesim_quantile_bias(enum moesim_score score, const float *columns, size_t stride, uint32_t n_tokens,
+                                     uint32_t n_experts, uint32_t k, const float *bias, const uint8_t *skip, void *work,
+                                     float *asked);
 
 /* ---- expert choice ---- */
 
-/* Fills the plan with each expert's `capacity[g]` best tokens of group g by scores [n_tokens][n_experts]; pairs by
- * token, ranked by score; weights are the scores, slots the expert's ranks. NaN scores and padding are never taken.
- * `scratch` has moesim_expert_choice_scratch() bytes, aligned to 8. */
-MOESIM_API size_t moesim_expert_choice_scratch(uint32_t max_tokens, uint32_t max_groups, uint64_t max_pairs);
-MOESIM_API void moesim_expert_choice(const struct moesim_batch *batch, const float *scores, const uint32_t *capacity,
-                                     void *scratch, struct moesim_plan *plan);
+/* Fills the plan with each expert's `capacity[g]` best tokens of group g by score (MOESIM_IDENTITY too) over columns
+ * [n_tokens][stride]; pairs by token, ranked by score; weights are the scores, slots the expert's ranks. NaN scores,
+ * rows without a finite value and padding are never taken. `scratch` has moesim_expert_choice_scratch() bytes, aligned
+ * to 8. */
+MOESIM_API size_t moesim_expert_choice_scratch(uint32_t max_tokens, uint32_t n_experts, uint32_t max_groups,
+                                               uint64_t max_pairs);
+MOESIM_API void moesim_expert_choice(enum moesim_score score, const struct moesim_batch *batch, const float *columns,
+                                     size_t stride, const uint32_t *capacity, void *scratch, struct moesim_plan *plan);
 
 /* ---- order statistics ---- */
 
-/* out[c] = the (rank + 1)-th largest over tokens of values[t][c] - base[t], for n_columns columns. Tokens whose base is
- * NaN take no part, of the rest there are more than `rank`; a value that is NaN is the last. `work` has
- * moesim_column_rank_work() bytes. */
+/* out[c] = the (rank + 1)-th largest over tokens of the score (MOESIM_IDENTITY too) in column c less base[t], for
+ * columns [n_tokens][stride] of which there are n_columns. Tokens whose base is NaN take no part, of the rest there are
+ * more than `rank`; a score that is NaN is the last. `work` has moesim_column_rank_work() bytes. */
 MOESIM_API size_t moesim_column_rank_work(uint32_t max_tokens);
-MOESIM_API void moesim_column_rank(const float *values, size_t stride, uint32_t n_tokens, uint32_t n_columns,
-                                   const float *base, uint32_t rank, void *work, float *out);
+MOESIM_API void moesim_column_rank(enum moesim_score score, const float *columns, size_t stride, uint32_t n_tokens,
+                                   uint32_t n_columns, const float *base, uint32_t rank, void *work, float *out);
 
 /* ---- balanced assignment ---- */
 

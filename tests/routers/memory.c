@@ -61,7 +61,7 @@ static size_t most_bytes(const struct moesim_router *router)
     static const struct {
         const char *router;
         size_t mib;
-    } over[] = {{"noisy-topk", 263}, {"expert-choice", 131}, {"vmoe", 71}};
+    } over[] = {{"noisy-topk", 263}, {"vmoe", 71}};
     for (size_t i = 0; i < sizeof over / sizeof *over; i++)
         if (strcmp(router->name, over[i].router) == 0)
             return over[i].mib << 20;

@@ -152,8 +152,6 @@ enum moesim_status moesim_choice_init(void *state, const void *params, const str
         ok = ROOM(noisy, n);
     if (ok && p->bias_update == MOESIM_BIAS_QUANTILE) {
         ok = ROOM(asked, env->n_experts) && ROOM(asked_sum, env->n_experts);
-        if (p->bias_on == MOESIM_BIAS_ON_SCORES)
-            ok = ok && ROOM(values, n);
         w->quantile = moesim_alloc(arena, moesim_quantile_bias_work(env->max_tokens, env->n_experts), 1);
         ok = ok && w->quantile;
     }
@@ -218,12 +216,10 @@ static void ask_for_bias(struct moesim_choice_state *s, const struct moesim_batc
         w->n_asked++;
     }
     w->last_micro_batch = batch->micro_batch;
-    const float *values = w->values ? w->values : batch->columns;
-    const size_t stride = w->values ? w->n_experts : batch->stride;
-    if (w->values)
-        moesim_scores(s->choice.score, batch->columns, batch->stride, batch->n_tokens, w->n_experts, w->values);
-    moesim_quantile_bias(values, stride, batch->n_tokens, w->n_experts, s->choice.k, batch->memory, batch->padding,
-                         w->quantile, w->asked);
+    const struct moesim_token_choice *p = &s->choice;
+    moesim_quantile_bias(p->bias_on == MOESIM_BIAS_ON_LOGITS ? MOESIM_IDENTITY : (enum moesim_score)p->score,
+                         batch->columns, batch->stride, batch->n_tokens, w->n_experts, p->k, batch->memory,
+                         batch->padding, w->quantile, w->asked);
 }
 
 enum moesim_status moesim_choice_route(void *state, const struct moesim_batch *batch, struct moesim_plan *plan,

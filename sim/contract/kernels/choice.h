@@ -73,8 +73,7 @@ struct choice_losses {
 struct moesim_choice_work {
     uint32_t n_experts;
     bool has_bias;
-    float *noisy;  /* [max_tokens][E] logits with noise, or NULL */
-    float *values; /* [max_tokens][E] scores for the quantile rule; NULL = not needed, or it looks at logits */
+    float *noisy; /* [max_tokens][E] logits with noise, or NULL */
     void *quantile;
     float *asked;      /* [E] the bias this micro-batch asks for */
     double *asked_sum; /* [E] over the micro-batches before it in the global batch */

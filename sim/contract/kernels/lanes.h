@@ -197,6 +197,8 @@ static inline v8f score8(enum moesim_score score, v8f x)
             y[i] = sqrtf(y[i]);
         return y;
     }
+    case MOESIM_IDENTITY:
+        return x;
     default: /* MOESIM_RELU; NaN stays */
         return pick(x <= splat(0.0f), splat(0.0f), pick(x > splat(FLT_MAX), splat(FLT_MAX), x));
     }

@@ -11,14 +11,6 @@
 #include "sim/contract/kernels/lanes.h"
 #include "sim/contract/kernels/rows.h"
 
-/* What a row's scores are made of. Softmax: exp(x - max) / sum, where with `infinite` sum counts the +inf logits, which
- * share everything, and is NaN in a row without a finite value. Other scores: their sum. In an `odd` row there is NaN
- * or +inf, or the sum is no number to divide by. */
-struct norm {
-    float max, sum;
-    bool odd, infinite;
-};
-
 static inline v8f load_some(const float *p, uint32_t n)
 {
     return n >= 8 ? load8(p) : load_tail(p, n);
@@ -76,9 +68,9 @@ static inline v8f share_beside_infinity(v8f x)
 }
 
 /* A row with NaN or +inf: NaN takes no part. */
-static struct norm softmax_odd(const float *row, uint32_t n, float *out)
+static struct rows_norm softmax_odd(const float *row, uint32_t n, float *out)
 {
-    struct norm s = {.max = -INFINITY, .odd = true};
+    struct rows_norm s = {.max = -INFINITY, .odd = true};
     uint32_t n_infinite = 0;
     for (uint32_t i = 0; i < n; i++) {
         const bool finite = row[i] - row[i] == 0;
@@ -100,13 +92,14 @@ static struct norm softmax_odd(const float *row, uint32_t n, float *out)
 }
 
 /* The row's softmax; `out` (NULL = not wanted) gets what it shares out: score = out / sum. */
-static inline __attribute__((always_inline)) struct norm softmax_of(const float *row, uint32_t n, float max, float *out)
+static inline __attribute__((always_inline)) struct rows_norm softmax_of(const float *row, uint32_t n, float max,
+                                                                         float *out)
 {
-    const struct norm s = {.max = max, .sum = sum_exps(row, n, max, out)};
+    const struct rows_norm s = {.max = max, .sum = sum_exps(row, n, max, out)};
     return s.sum == s.sum ? s : softmax_odd(row, n, out);
 }
 
-static inline v8f softmax8(const struct norm *s, v8f x)
+static inline v8f softmax8(const struct rows_norm *s, v8f x)
 {
     return (s->infinite ? share_beside_infinity(x) : exp8(x - splat(s->max))) / splat(s->sum);
 }
@@ -144,9 +137,9 @@ static inline __attribute__((always_inline)) float score_each(const enum moesim_
 }
 
 /* out[n] = the scores of the row. */
-static inline struct norm score_row(enum moesim_score score, const float *row, uint32_t n, float *out)
+static inline struct rows_norm score_row(enum moesim_score score, const float *row, uint32_t n, float *out)
 {
-    struct norm s = {0};
+    struct rows_norm s = {0};
     switch (score) {
     case MOESIM_SOFTMAX:
         s = softmax_of(row, n, row_max(row, n), out);
@@ -161,6 +154,9 @@ static inline struct norm score_row(enum moesim_score score, const float *row, u
         break;
     case MOESIM_RELU:
         s.sum = score_each(MOESIM_RELU, row, n, out);
+        break;
+    case MOESIM_IDENTITY:
+        s.sum = score_each(MOESIM_IDENTITY, row, n, out);
         break;
     }
     const bool bad = !rows_any_finite(row, n);

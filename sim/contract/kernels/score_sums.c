@@ -35,23 +35,11 @@ enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_ex
     return ok ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "no memory to add up scores of %u experts", n_experts);
 }
 
-static uint32_t group_of(const struct moesim_batch *batch, uint32_t token)
-{
-    uint32_t low = 0, high = batch->n_groups; /* group_start[low] <= token < group_start[high] */
-    while (high - low > 1) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (batch->group_start[middle] <= token)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 /* Where the segment that starts at `token` ends. */
 static uint32_t end_of(const struct moesim_score_sums *s, uint32_t token)
 {
-    const uint32_t g = group_of(s->batch, token), start = s->batch->group_start[g], end = s->batch->group_start[g + 1];
+    const uint32_t g = batch_group_of(s->batch, token), start = s->batch->group_start[g],
+                   end = s->batch->group_start[g + 1];
     const uint32_t *sequence = s->by_sequence ? s->batch->sequence_id : NULL;
     const uint32_t rest = CHUNK_TOKENS - (token - start) % CHUNK_TOKENS;
     const uint32_t last = end - token < rest ? end : token + rest;

@@ -11,9 +11,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <moesim/batch.h>
 #include <moesim/kernels.h>
 
 #define CHUNK_TOKENS 1024
+
+/* The group that holds the token. */
+static inline uint32_t batch_group_of(const struct moesim_batch *batch, uint32_t token)
+{
+    uint32_t low = 0, high = batch->n_groups; /* group_start[low] <= token < group_start[high] */
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (batch->group_start[middle] <= token)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
 
 struct segment {
     uint32_t first, last; /* tokens */

@@ -107,7 +107,39 @@ struct built {
     float score[8 * MOST_K], out[4 * MOST];
     double sum[3 * MOST], size, squares;
     uint32_t n_above, above[MOST];
+    uint32_t n_found[ROWS_COLUMNS], found[ROWS_COLUMNS * 8], n_ordered, order[8 * 8];
+    float value[ROWS_COLUMNS * 8];
 };
+
+/* What looks at the first columns of the rows. */
+static void build_columns(const struct rows_kernels *rows, struct rows_select select, const float *x, struct built *b)
+{
+    struct rows_norm norm[8];
+    float shift[8], base[8];
+    for (uint32_t l = 0; l < 8; l++) {
+        norm[l] = rows->norm(select.score, x + l * select.n, select.n);
+        shift[l] = l == 5 ? NAN : l == 3 ? -INFINITY : x[l] - x[l] == 0 ? x[l] : 0;
+        base[l] = l == 2 ? NAN : (float)l / 4;
+    }
+    struct rows_scan scan = {.logits = x,
+                             .stride = select.n,
+                             .last = 8,
+                             .n_columns = select.n < ROWS_COLUMNS ? select.n : ROWS_COLUMNS,
+                             .shift = shift,
+                             .room = 8,
+                             .value = b->value,
+                             .token = b->found};
+    for (uint32_t j = 0; j < ROWS_COLUMNS; j++)
+        scan.cut[j] = j % 5 == 4 ? NAN : (float)j / 8 - 1;
+    rows->scan(&scan);
+    for (uint32_t j = 0; j < scan.n_columns; j++)
+        rows->scores_at(select.score, norm, b->found + j * 8, scan.count[j], b->value + j * 8);
+    memcpy(b->n_found, scan.count, sizeof scan.count);
+    for (uint32_t i = 0; i < ROWS_COLUMNS * 8; i++)
+        b->value[i] = isnan(b->value[i]) ? 99 : b->value[i];
+    b->n_ordered = rows->orders(
+        &(struct rows_orders){select.score, x, select.n, 8, select.n < 8 ? select.n : 8, norm, base, b->order});
+}
 
 static void build_all(const struct rows_kernels *rows, struct rows_select select, const float *x, struct built *b)
 {
@@ -127,6 +159,7 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         select.squares = &b->squares;
     }
     rows->select(&select, row, values, expert, score);
+    build_columns(rows, select, x, b);
     rows->scores(select.score, x, n, b->out);
     rows->add_scores(select.score, b->out, n, b->sum + MOST);
     rows->softplus(x, n, b->out + n);
