@@ -63,14 +63,13 @@ static const struct line lines[] = {
     {LINE("softmax-topk:aux_form=switch,z_coef=0.001", TOKEN_CHOICE)},
     {LINE("softmax-topk:bias_update=quantile", COLUMN_STATISTICS)},
     {LINE("softmax-topk:noise=1", NOISY)},
-    /* the recipes of gshard, vmoe, deepseek-v2, deepseek-v3 and moge */
-    {LINE_K("softmax-topk:weight=sum,capacity_factor=2,priority=choice,aux_form=gshard", 2, TOKEN_CHOICE)},
-    {LINE("softmax-topk:noise=1,priority=bpr,capacity_factor=1.05,capacity_rule=vmoe,aux_form=importance+load", NOISY)},
-    {LINE("softmax-topk:n_groups=8,topk_groups=3,scale=16,aux_form=sequence+device+communication", TOKEN_CHOICE)},
-    {LINE("softmax-topk:score=sigmoid,weight=sum,bias_update=sign,n_groups=8,topk_groups=4,group_score=top2,"
-          "scale=2.5,aux_form=sequence",
-          TOKEN_CHOICE)},
-    {LINE("softmax-topk:n_groups=8,topk_groups=0", TOKEN_CHOICE)},
+    {LINE_K("gshard", 2, TOKEN_CHOICE)},
+    {LINE("vmoe", NOISY)},
+    {LINE("vmoe:priority=bpr", NOISY)},
+    {LINE("deepseek-v2:k=8", TOKEN_CHOICE)},
+    {LINE("deepseek-v2:k=8,aux_form=sequence+device+communication", TOKEN_CHOICE)},
+    {LINE("deepseek-v3", TOKEN_CHOICE)},
+    {LINE("moge", TOKEN_CHOICE)},
     {LINE("noisy-topk", NOISY)},
     {LINE_K("switch", 1, TOKEN_CHOICE)},
     {LINE_K("ntlb", 4, TOKEN_CHOICE)}, /* beside routers that rank as many experts: lists of 4, and of 16 */

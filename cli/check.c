@@ -1,5 +1,6 @@
 /* moesim check: all mistakes of a study, or the conformance of a router. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 
 struct check_options {
     uint32_t shapes;
+    double timeout;
     struct cli_list plugin;
     bool json;
 };
@@ -22,6 +24,8 @@ static const struct check_options defaults = {.shapes = 500};
 static const struct cli_option options[] = {
     CLI_OPTION_WITH(struct check_options, shapes, "shapes", "N", "random shapes to try on a router (default 500)",
                     .min = 1, .max = 1e6),
+    CLI_OPTION_WITH(struct check_options, timeout, "timeout", "S",
+                    "seconds a router may take (default: no limit; 600 for plugins)", .min = 0.001, .max = 1e9),
     CLI_OPTION(struct check_options, plugin, "plugin", "FILE", "a router that the study names"),
     CLI_OPTION(struct check_options, json, "json", NULL, "the conformance result as JSON"),
     CLI_OPTION_END,
@@ -75,8 +79,10 @@ static int check_router(const struct cli_call *call, const struct check_options 
     if (!status)
         status = catalogue_router(&catalogue, call->args[0], call->isolated, &entry, &err);
     int exit = CLI_DONE;
-    if (!status && entry->plugin && !call->isolated) {
-        exit = isolate_call(call, entry->spec, NULL);
+    const double timeout_s = status ? 0 : o->timeout > 0 ? o->timeout : entry->plugin ? PLUGIN_TIMEOUT_S : 0;
+    if (!status && !call->isolated) {
+        setenv("OMP_WAIT_POLICY", "passive", false); /* four threads, on fewer cores, must not spin */
+        exit = isolate_call(call, entry->spec, NULL, timeout_s);
     } else if (!status) {
         status = moesim_conformance_run(entry->router, o->shapes, 1, &result, &err);
         if (!status) {
@@ -101,6 +107,8 @@ static bool is_study(const char *word)
 static int check(const struct cli_call *call)
 {
     const struct check_options *o = call->options;
+    if (o->timeout > 0 && is_study(call->args[0]))
+        return cli_fail(CLI_USAGE, "check: --timeout is for routers; no router runs while a study is checked");
     return is_study(call->args[0]) ? check_study(call->args[0], o) : check_router(call, o);
 }
 

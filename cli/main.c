@@ -6,6 +6,7 @@
 #include "cli/isolate.h"
 #include "cli/message.h"
 #include "cli/options.h"
+#include "cli/process.h"
 #include "cli/verbs.h"
 #include "version.h"
 
@@ -69,6 +70,8 @@ int main(int argc, char **argv)
     bool isolated = argc > 0 && strcmp(argv[0], "__isolated") == 0;
     argc -= isolated;
     argv += isolated;
+    if (isolated)
+        process_follow_parent();
     int exit = about(argc, argv);
     if (exit < 0) {
         const struct cli_verb *verb = cli_verb_find(argv[0]);

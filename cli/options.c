@@ -75,7 +75,7 @@ static int set_number(const struct cli_verb *verb, const struct cli_option *opti
     double number;
     if (!read_number(text, option->type == CLI_BYTES, &number) || !(number >= option->min && number <= option->max) ||
         (option->type != CLI_REAL && number != floor(number)))
-        return cli_fail(CLI_USAGE, "%s: --%s '%s' is not a %s from %.15g to %.15g%s", verb->name, option->name, text,
+        return cli_fail(CLI_USAGE, "%s: --%s '%s' is not a %s from %.16g to %.16g%s", verb->name, option->name, text,
                         option->type == CLI_REAL ? "number" : "whole number", option->min, option->max,
                         option->type == CLI_BYTES ? " (K, M, G and T are understood)" : "");
     if (option->type == CLI_COUNT)

@@ -166,6 +166,9 @@ char *provenance_files_json(struct provenance_files *files, const struct study_s
         add_hash(to, point->router->spec, point->router->file_hash);
     add_params(files, to, moesim_router_schema(point->router->router), point->router_params);
     add_params(files, to, moesim_workload_schema(point->workload), point->workload_params);
+    if (point->has_cluster)
+        add_params(files, to, (struct moesim_schema){point->placement->params, sizeof(struct moesim_param)},
+                   point->placement_params);
     char *text = json_dumps(to, JSON_COMPACT);
     json_decref(to);
     return text;

@@ -27,6 +27,7 @@
 struct route_options {
     const char *router, *output, *group, *phase, *tokens, *hidden, *sequences, *previous;
     uint32_t experts, threads;
+    double timeout;
     uint64_t seed;
 };
 
@@ -51,6 +52,8 @@ static const struct cli_option options[] = {
                "the previous layer's columns [T,E] or [L,T,E] (.npy)"),
     CLI_OPTION_WITH(struct route_options, threads, "threads", "N", "threads (default: the cores, or OMP_NUM_THREADS)",
                     .min = 1, .max = 1024),
+    CLI_OPTION_WITH(struct route_options, timeout, "timeout", "S", "seconds it may take (default: no limit)",
+                    .min = 0.001, .max = 1e9),
     CLI_OPTION_END,
 };
 
@@ -309,8 +312,8 @@ static int route(const struct cli_call *call)
     int exit = CLI_DONE;
     if (status)
         exit = cli_fail_status(status, &err);
-    else if (entry->plugin && !call->isolated)
-        exit = isolate_call(call, entry->spec, o->output);
+    else if ((entry->plugin || o->timeout > 0) && !call->isolated)
+        exit = isolate_call(call, entry->spec, o->output, o->timeout);
     else
         exit = route_with(call, entry->router, arena);
     catalogue_finish(&catalogue);

@@ -12,10 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cli/isolate.h"
 #include "cli/process.h"
 #include "cli/progress.h"
 
-#define PLUGIN_TIMEOUT_S 600
 #define MAX_MESSAGE (UINT64_C(1) << 31)
 #define LINE 256
 

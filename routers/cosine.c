@@ -32,6 +32,7 @@ static const struct moesim_param cosine_schema[] = {
 
 #define NORM_LEAST 1e-12
 #define SCALE_MOST 100.0
+#define RUN_TOKENS 4096u
 
 struct cosine {
     struct cosine_params p;
@@ -40,7 +41,9 @@ struct cosine {
     float *unit_h, *h_factor; /* [max_tokens][dim] projected tokens over their norm; [max_tokens] 1 / norm */
     float *unit_e, *e_factor; /* [dim][E]; [E] */
     float *logits;            /* [max_tokens][E] */
-    float *d_logits, *d_unit_h, *d_unit_e;
+    float *d_logits;          /* [RUN_TOKENS][E] */
+    float *d_unit_h;          /* [RUN_TOKENS][dim] */
+    float *d_unit_e;          /* [dim][E] */
 };
 
 static enum moesim_status cosine_shape(const void *params, const struct moesim_env *env, struct moesim_shape *shape,
@@ -61,12 +64,13 @@ static enum moesim_status cosine_init(void *state, const void *params, const str
     r->d_model = env->d_model;
     r->n_threads = moesim_threads();
     const size_t n_tokens = env->max_tokens, n = env->n_experts, dim = r->p.dim;
+    const size_t n_run = n_tokens < RUN_TOKENS ? n_tokens : RUN_TOKENS;
     struct moesim_arena *arena = env->arena;
     bool ok = true;
 #define ROOM(field, n) ((r->field = moesim_alloc(arena, (n), sizeof *r->field)) != NULL)
     ok = ok && ROOM(unit_h, n_tokens * dim) && ROOM(h_factor, n_tokens) && ROOM(unit_e, dim * n) && ROOM(e_factor, n);
-    ok = ok && ROOM(logits, n_tokens * n) && ROOM(d_logits, n_tokens * n);
-    ok = ok && ROOM(d_unit_h, n_tokens * dim) && ROOM(d_unit_e, dim * n);
+    ok = ok && ROOM(logits, n_tokens * n) && ROOM(d_logits, n_run * n);
+    ok = ok && ROOM(d_unit_h, n_run * dim) && ROOM(d_unit_e, dim * n);
 #undef ROOM
     if (!ok)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory to compare %u tokens with %u experts", env->max_tokens,
@@ -146,17 +150,61 @@ static void normalise_backward(const float *unit, const float *d_unit, float fac
         d_x[i * stride] = (float)(factor * (d_unit[i * stride] - unit[i * stride] * along));
 }
 
-/* The loss by the logits turns into that by the unscaled cosines; returns the loss by ln scale. */
-static double scale_backward(const struct call *c)
+/* A run of the batch's tokens, whose gradients are held at once. */
+struct run {
+    struct moesim_batch batch;
+    struct moesim_plan plan;
+    float *logits, *unit_h, *h_factor;
+};
+
+static struct run run_of(const struct cosine *r, const struct moesim_batch *batch, const struct moesim_plan *plan,
+                         size_t first)
 {
-    const size_t cells = (size_t)c->batch->n_tokens * c->r->n_experts;
+    const uint32_t rest = batch->n_tokens - (uint32_t)first;
+    struct run run = {.batch = *batch, .plan = *plan};
+    run.batch.n_tokens = run.plan.n_tokens = rest < RUN_TOKENS ? rest : RUN_TOKENS;
+    run.batch.hidden += first * r->d_model;
+    run.plan.first += first;
+    run.logits = r->logits + first * r->n_experts;
+    run.unit_h = r->unit_h + first * r->p.dim;
+    run.h_factor = r->h_factor + first;
+    return run;
+}
+
+/* The loss by a run's logits turns into that by the unscaled cosines; returns the loss by ln scale. */
+static double scale_backward(const struct call *c, const struct run *run)
+{
+    const size_t cells = (size_t)run->batch.n_tokens * c->r->n_experts;
     double d_log = 0;
     for (size_t i = 0; i < cells; i++) {
         if (c->r->d_logits[i] == 0)
             continue;
-        d_log += (double)c->r->d_logits[i] * c->r->logits[i];
+        d_log += (double)c->r->d_logits[i] * run->logits[i];
         c->r->d_logits[i] *= c->scale;
     }
+    return d_log;
+}
+
+/* Gradients of a run: d_hidden and the projection's are added to, r->d_unit_e too; returns the loss by ln scale. */
+static double run_backward(const struct call *c, const struct run *run, struct moesim_grad *grad, float *d_hidden)
+{
+    const struct cosine *r = c->r;
+    const size_t n = r->n_experts, dim = r->p.dim, n_tokens = run->batch.n_tokens;
+    memset(r->d_logits, 0, n_tokens * n * sizeof *r->d_logits);
+    memset(r->d_unit_h, 0, n_tokens * dim * sizeof *r->d_unit_h);
+    moesim_token_choice_backward(&r->p.choice, &run->batch, run->logits, n, &run->plan, grad->d_weight, r->scratch,
+                                 r->d_logits);
+    const double d_log = scale_backward(c, run);
+    for (size_t t = 0; t < n_tokens; t++)
+        if (run->h_factor[t] == 0) /* a token that is no number has no gradient */
+            memset(run->unit_h + t * dim, 0, dim * sizeof *run->unit_h);
+    moesim_project_backward(run->unit_h, r->unit_e, r->d_logits, run->batch.n_tokens, r->p.dim, r->n_experts,
+                            r->d_unit_h, r->d_unit_e);
+    for (size_t t = 0; t < n_tokens; t++)
+        normalise_backward(run->unit_h + t * dim, r->d_unit_h + t * dim, run->h_factor[t], dim, 1,
+                           r->d_unit_h + t * dim);
+    moesim_project_backward(run->batch.hidden, c->projection, r->d_unit_h, run->batch.n_tokens, r->d_model, r->p.dim,
+                            d_hidden, grad->d_weights);
     return d_log;
 }
 
@@ -165,28 +213,22 @@ static enum moesim_status cosine_backward(void *state, const struct moesim_batch
 {
     const struct cosine *r = state;
     const struct call c = start(r, batch);
-    const size_t n = r->n_experts, dim = r->p.dim, n_tokens = batch->n_tokens;
+    const size_t n = r->n_experts, dim = r->p.dim;
+    double d_log = 0;
     (void)err;
-    memset(r->d_logits, 0, n_tokens * n * sizeof *r->d_logits);
-    memset(r->d_unit_h, 0, n_tokens * dim * sizeof *r->d_unit_h);
     memset(r->d_unit_e, 0, dim * n * sizeof *r->d_unit_e);
-    moesim_token_choice_backward(&r->p.choice, batch, r->logits, n, plan, grad->d_weight, r->scratch, r->d_logits);
-    const double d_log = scale_backward(&c);
-    for (size_t t = 0; t < n_tokens; t++)
-        if (r->h_factor[t] == 0) /* a token that is no number has no gradient */
-            memset(r->unit_h + t * dim, 0, dim * sizeof *r->unit_h);
-    moesim_project_backward(r->unit_h, r->unit_e, r->d_logits, batch->n_tokens, r->p.dim, r->n_experts, r->d_unit_h,
-                            r->d_unit_e);
-    for (size_t t = 0; t < n_tokens; t++)
-        normalise_backward(r->unit_h + t * dim, r->d_unit_h + t * dim, r->h_factor[t], dim, 1, r->d_unit_h + t * dim);
+    for (size_t first = 0; first < batch->n_tokens; first += RUN_TOKENS) {
+        const struct run run = run_of(r, batch, plan, first);
+        d_log += run_backward(&c, &run, grad, grad->d_hidden ? grad->d_hidden + first * r->d_model : NULL);
+    }
+    float *d_embedding = grad->d_weights ? grad->d_weights + (size_t)r->d_model * dim : NULL;
+    if (!d_embedding)
+        return MOESIM_OK;
     for (size_t e = 0; e < n; e++)
         normalise_backward(r->unit_e + e, r->d_unit_e + e, r->e_factor[e], dim, n, r->d_unit_e + e);
-    moesim_project_backward(batch->hidden, c.projection, r->d_unit_h, batch->n_tokens, r->d_model, r->p.dim,
-                            grad->d_hidden, grad->d_weights);
-    float *d_embedding = grad->d_weights ? grad->d_weights + (size_t)r->d_model * dim : NULL;
-    for (size_t i = 0; d_embedding && i < dim * n; i++)
+    for (size_t i = 0; i < dim * n; i++)
         d_embedding[i] += r->d_unit_e[i];
-    if (d_embedding && c.scale_learns)
+    if (c.scale_learns)
         d_embedding[dim * n] += (float)d_log;
     return MOESIM_OK;
 }

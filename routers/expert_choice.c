@@ -34,10 +34,10 @@ static const struct moesim_param expert_choice_schema[] = {
 
 struct expert_choice {
     struct expert_choice_params p;
-    float *scores;      /* [max_tokens][E] */
-    float *d_scores;    /* [max_tokens][E] */
-    uint32_t *capacity; /* [max_groups] */
-    void *scratch;      /* of the kernel */
+    uint32_t n_threads;
+    float *scores, *d_scores; /* [n_threads][E] of one token */
+    uint32_t *capacity;       /* [max_groups] */
+    void *scratch;            /* of the kernel */
 };
 
 static uint32_t capacity(const struct expert_choice_params *p, uint32_t n_tokens, uint32_t n_experts)
@@ -76,13 +76,14 @@ static enum moesim_status expert_choice_init(void *state, const void *params, co
     const enum moesim_status status = expert_choice_shape(params, env, &shape, err);
     if (status)
         return status;
-    const size_t n = (size_t)env->max_tokens * env->n_experts;
     r->p = *(const struct expert_choice_params *)params;
+    r->n_threads = moesim_threads();
+    const size_t n = (size_t)r->n_threads * env->n_experts;
     r->scores = moesim_alloc(env->arena, n, sizeof *r->scores);
     r->d_scores = moesim_alloc(env->arena, n, sizeof *r->d_scores);
     r->capacity = moesim_alloc(env->arena, env->max_groups, sizeof *r->capacity);
-    r->scratch =
-        moesim_alloc(env->arena, moesim_expert_choice_scratch(env->max_tokens, env->max_groups, shape.max_pairs), 1);
+    r->scratch = moesim_alloc(
+        env->arena, moesim_expert_choice_scratch(env->max_tokens, env->n_experts, env->max_groups, shape.max_pairs), 1);
     if (!r->scores || !r->d_scores || !r->capacity || !r->scratch)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the scores of %u tokens", env->max_tokens);
     return MOESIM_OK;
@@ -103,25 +104,45 @@ static enum moesim_status expert_choice_route(void *state, const struct moesim_b
     (void)err;
     for (uint32_t g = 0; g < batch->n_groups; g++)
         r->capacity[g] = capacity(&r->p, group_tokens(batch, g), batch->n_experts);
-    moesim_scores(r->p.score, batch->columns, batch->stride, batch->n_tokens, batch->n_experts, r->scores);
-    moesim_expert_choice(batch, r->scores, r->capacity, r->scratch, plan);
-    for (uint64_t i = 0; i < plan->n_pairs; i++)
+    moesim_expert_choice(r->p.score, batch, batch->columns, batch->stride, r->capacity, r->scratch, plan);
+    for (uint64_t i = 0; i < (r->p.scale == 1 ? 0 : plan->n_pairs); i++)
         plan->weight[i] = (float)fmin(plan->weight[i] * r->p.scale, FLT_MAX);
     return MOESIM_OK;
+}
+
+/* What all tokens of one call share. */
+struct call {
+    const struct expert_choice *r;
+    const struct moesim_batch *batch;
+    const struct moesim_plan *plan;
+    const struct moesim_grad *grad;
+};
+
+static void backward_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
+{
+    const struct call *c = context;
+    const uint32_t n_experts = c->batch->n_experts;
+    float *scores = c->r->scores + (size_t)thread * n_experts, *d_scores = c->r->d_scores + (size_t)thread * n_experts;
+    for (uint32_t t = first; t < last; t++) {
+        const size_t row = (size_t)t * c->batch->stride;
+        if (c->plan->first[t] == c->plan->first[t + 1])
+            continue;
+        moesim_score_row(c->r->p.score, c->batch->columns + row, n_experts, scores);
+        memset(d_scores, 0, n_experts * sizeof *d_scores);
+        for (uint32_t i = c->plan->first[t]; i < c->plan->first[t + 1]; i++)
+            d_scores[c->plan->expert[i]] = (float)(c->r->p.scale * c->grad->d_weight[i]);
+        moesim_score_row_backward(c->r->p.score, c->batch->columns + row, scores, d_scores, n_experts,
+                                  c->grad->d_columns + row);
+    }
 }
 
 static enum moesim_status expert_choice_backward(void *state, const struct moesim_batch *batch,
                                                  const struct moesim_plan *plan, struct moesim_grad *grad,
                                                  struct moesim_error *err)
 {
-    const struct expert_choice *r = state;
+    struct call c = {state, batch, plan, grad};
     (void)err;
-    memset(r->d_scores, 0, (size_t)batch->n_tokens * batch->n_experts * sizeof *r->d_scores);
-    for (uint32_t t = 0; t < batch->n_tokens; t++)
-        for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
-            r->d_scores[(size_t)t * batch->n_experts + plan->expert[i]] = (float)(r->p.scale * grad->d_weight[i]);
-    moesim_scores_backward(r->p.score, batch->columns, batch->stride, r->scores, r->d_scores, batch->n_tokens,
-                           batch->n_experts, grad->d_columns);
+    moesim_for_tokens(batch->n_tokens, c.r->n_threads, backward_tokens, &c);
     return MOESIM_OK;
 }
 

@@ -40,11 +40,9 @@ static const struct moesim_param expert_threshold_schema[] = {
 
 struct expert_threshold {
     struct expert_threshold_params p;
-    uint32_t n_experts;
+    uint32_t n_experts, n_threads;
     struct moesim_chooser *chooser;
-    uint64_t *key;     /* [threads][E] */
-    float *scores;     /* [max_tokens][E] */
-    float *d_row;      /* [E] */
+    float *scores;     /* [n_threads][2][E] of one token: all, then those above their thresholds or the gradient */
     float *base;       /* [max_tokens] 0, or NaN where the token takes no part */
     void *work;        /* of moesim_column_rank */
     float *own;        /* [E] the micro-batch's quantile */
@@ -74,10 +72,11 @@ static enum moesim_status expert_threshold_init(void *state, const void *params,
     bool ok = true;
     r->p = *(const struct expert_threshold_params *)params;
     r->n_experts = env->n_experts;
+    r->n_threads = moesim_threads();
     r->last_micro_batch = UINT32_MAX;
 #define ROOM(field, n) ((r->field = moesim_alloc(env->arena, (n), sizeof *r->field)) != NULL)
-    ok = ok && ROOM(key, moesim_threads() * n_experts) && ROOM(scores, env->max_tokens * n_experts);
-    ok = ok && ROOM(d_row, n_experts) && ROOM(base, env->max_tokens) && ROOM(own, n_experts) && ROOM(sum, n_experts);
+    ok = ok && ROOM(scores, 2 * r->n_threads * n_experts) && ROOM(base, env->max_tokens);
+    ok = ok && ROOM(own, n_experts) && ROOM(sum, n_experts);
 #undef ROOM
     r->work = moesim_alloc(env->arena, moesim_column_rank_work(env->max_tokens), 1);
     if (!ok || !r->work)
@@ -85,15 +84,15 @@ static enum moesim_status expert_threshold_init(void *state, const void *params,
     return moesim_chooser_init(env, env->n_experts, env->n_experts, &r->chooser, err);
 }
 
-/* Whether the token's scores are those of a row with a finite logit. */
+/* Whether the token is one to route: it has a finite logit. */
 static bool takes_part(const struct expert_threshold *r, const struct moesim_batch *batch, uint32_t t)
 {
-    const float *row = r->scores + (size_t)t * r->n_experts;
+    const float *row = batch->columns + (size_t)t * batch->stride;
     bool any = false;
     if (batch->padding && batch->padding[t])
         return false;
     for (uint32_t e = 0; e < r->n_experts && !any; e++)
-        any = row[e] == row[e];
+        any = isfinite(row[e]);
     return any;
 }
 
@@ -109,8 +108,8 @@ static void find_quantile(struct expert_threshold *r, const struct moesim_batch 
     const uint64_t rank = n * r->p.k / r->n_experts;
     r->has_own = n > 0;
     if (rank < n)
-        moesim_column_rank(r->scores, r->n_experts, batch->n_tokens, r->n_experts, r->base, (uint32_t)rank, r->work,
-                           r->own);
+        moesim_column_rank(r->p.score, batch->columns, batch->stride, batch->n_tokens, r->n_experts, r->base,
+                           (uint32_t)rank, r->work, r->own);
     for (uint32_t e = 0; e < r->n_experts; e++)
         r->own[e] = rank < n && r->own[e] == r->own[e] ? r->own[e] : BELOW_EVERY_SCORE;
 }
@@ -129,31 +128,31 @@ static void note_quantile(struct expert_threshold *r, const struct moesim_batch 
     r->last_micro_batch = batch->micro_batch;
 }
 
+/* What all tokens of one call share. */
 struct call {
     const struct expert_threshold *r;
+    const struct moesim_batch *batch;
     const float *threshold;
+    const struct moesim_plan *plan;
+    const struct moesim_grad *grad;
 };
 
 static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct moesim_choices *out)
 {
     const struct call *c = context;
     const uint32_t n_experts = c->r->n_experts;
-    const float *scores = c->r->scores + (size_t)t * n_experts;
-    uint64_t *key = c->r->key + (size_t)thread * n_experts;
-    uint32_t n = 0;
+    float *scores = c->r->scores + 2 * (size_t)thread * n_experts, *above = scores + n_experts;
+    moesim_score_row(c->r->p.score, c->batch->columns + (size_t)t * c->batch->stride, n_experts, scores);
     bool any = false;
     for (uint32_t e = 0; e < n_experts; e++) {
         any |= scores[e] == scores[e];
-        if (scores[e] > c->threshold[e])
-            key[n++] = moesim_key(scores[e], e);
+        above[e] = scores[e] > c->threshold[e] ? scores[e] : BELOW_EVERY_SCORE;
     }
     if (!any)
         return MOESIM_NO_CHOICE;
-    moesim_keys_heap(key, n);
-    for (uint32_t i = 0; i < n; i++) {
-        out->expert[i] = moesim_key_expert(moesim_keys_pop(key, n - i));
+    const uint32_t n = moesim_rank_above(above, n_experts, BELOW_EVERY_SCORE, out->expert);
+    for (uint32_t i = 0; i < n; i++)
         out->weight[i] = (float)fmin(scores[out->expert[i]] * c->r->p.scale, FLT_MAX);
-    }
     return n;
 }
 
@@ -165,31 +164,39 @@ static enum moesim_status expert_threshold_route(void *state, const struct moesi
     (void)err;
     if (batch->phase == MOESIM_TRAIN)
         note_quantile(r, batch);
-    moesim_scores(r->p.score, batch->columns, batch->stride, batch->n_tokens, r->n_experts, r->scores);
     if (batch->phase == MOESIM_TRAIN || !learned)
         find_quantile(r, batch);
-    const struct call c = {r, learned ? batch->memory : r->own};
+    const struct call c = {.r = r, .batch = batch, .threshold = learned ? batch->memory : r->own};
     moesim_plan_unlimited(plan);
     moesim_choose(r->chooser, batch, choose, &c, plan);
     return MOESIM_OK;
+}
+
+static void backward_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
+{
+    const struct call *c = context;
+    const struct expert_threshold *r = c->r;
+    float *scores = r->scores + 2 * (size_t)thread * r->n_experts, *d_scores = scores + r->n_experts;
+    for (uint32_t t = first; t < last; t++) {
+        const size_t row = (size_t)t * c->batch->stride;
+        if (c->plan->first[t] == c->plan->first[t + 1])
+            continue;
+        moesim_score_row(r->p.score, c->batch->columns + row, r->n_experts, scores);
+        memset(d_scores, 0, r->n_experts * sizeof *d_scores);
+        for (uint32_t i = c->plan->first[t]; i < c->plan->first[t + 1]; i++)
+            d_scores[c->plan->expert[i]] = (float)(r->p.scale * c->grad->d_weight[i]);
+        moesim_score_row_backward(r->p.score, c->batch->columns + row, scores, d_scores, r->n_experts,
+                                  c->grad->d_columns + row);
+    }
 }
 
 static enum moesim_status expert_threshold_backward(void *state, const struct moesim_batch *batch,
                                                     const struct moesim_plan *plan, struct moesim_grad *grad,
                                                     struct moesim_error *err)
 {
-    const struct expert_threshold *r = state;
+    struct call c = {.r = state, .batch = batch, .plan = plan, .grad = grad};
     (void)err;
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        const size_t row = (size_t)t * batch->stride, own = (size_t)t * r->n_experts;
-        if (plan->first[t] == plan->first[t + 1])
-            continue;
-        memset(r->d_row, 0, r->n_experts * sizeof *r->d_row);
-        for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
-            r->d_row[plan->expert[i]] = (float)(r->p.scale * grad->d_weight[i]);
-        moesim_scores_backward(r->p.score, batch->columns + row, batch->stride, r->scores + own, r->d_row, 1,
-                               r->n_experts, grad->d_columns + row);
-    }
+    moesim_for_tokens(batch->n_tokens, c.r->n_threads, backward_tokens, &c);
     return MOESIM_OK;
 }
 

@@ -64,7 +64,7 @@ static enum moesim_status mod_init(void *state, const void *params, const struct
     r->loss = moesim_alloc(env->arena, env->max_tokens, sizeof *r->loss);
     r->capacity = moesim_alloc(env->arena, env->max_groups, sizeof *r->capacity);
     r->scratch =
-        moesim_alloc(env->arena, moesim_expert_choice_scratch(env->max_tokens, env->max_groups, env->max_tokens), 1);
+        moesim_alloc(env->arena, moesim_expert_choice_scratch(env->max_tokens, 1, env->max_groups, env->max_tokens), 1);
     if (!r->score || !r->loss || !r->capacity || !r->scratch)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the scores of %u tokens", env->max_tokens);
     return MOESIM_OK;
@@ -111,7 +111,7 @@ static enum moesim_status mod_route(void *state, const struct moesim_batch *batc
         r->score[t] = isfinite(x) ? x : NAN;
     }
     set_capacity(r, batch);
-    moesim_expert_choice(&one, r->score, r->capacity, r->scratch, plan);
+    moesim_expert_choice(MOESIM_IDENTITY, &one, r->score, 1, r->capacity, r->scratch, plan);
     moesim_plan_add_aux(plan, "mod", r->p.aux_coef * cross_entropy(r, batch, plan));
     return MOESIM_OK;
 }

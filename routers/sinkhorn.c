@@ -32,10 +32,15 @@ static const struct moesim_param sinkhorn_schema[] = {
     MOESIM_PARAM_END,
 };
 
+#define ENTRY_BYTES ((size_t)48 << 20) /* tokens beyond have their entries made anew in every round */
+
 struct sinkhorn {
     struct sinkhorn_params p;
     struct moesim_token_choice_scratch *scratch;
-    float *entry;            /* [max_tokens][E] exp(logit - row maximum) */
+    uint32_t *token;         /* [max_tokens] of one group, those that take part */
+    uint32_t n_rows;         /* of them that `entry` has room for */
+    float *entry;            /* [n_rows][E] exp(logit - row maximum) */
+    float *row;              /* [E] the same of one token */
     float *shift;            /* [max_groups][E] ln of the experts' factors: row by row the order of the scaled matrix */
     double *factor, *column; /* [E] */
 };
@@ -56,40 +61,72 @@ static enum moesim_status sinkhorn_init(void *state, const void *params, const s
     r->p.choice.score = r->p.choice.k == 1 ? MOESIM_SIGMOID : MOESIM_SOFTMAX;
     r->p.choice.weight = MOESIM_WEIGHT_NONE;
     r->p.choice.scale = 1;
-    r->entry = moesim_alloc(env->arena, env->max_tokens * n_experts, sizeof *r->entry);
+    const size_t n_rows = ENTRY_BYTES / sizeof *r->entry / n_experts;
+    r->n_rows = n_rows < env->max_tokens ? (uint32_t)n_rows : env->max_tokens;
+    r->token = moesim_alloc(env->arena, env->max_tokens, sizeof *r->token);
+    r->entry = moesim_alloc(env->arena, r->n_rows * n_experts, sizeof *r->entry);
+    r->row = moesim_alloc(env->arena, n_experts, sizeof *r->row);
     r->shift = moesim_alloc(env->arena, env->max_groups * n_experts, sizeof *r->shift);
     r->factor = moesim_alloc(env->arena, n_experts, sizeof *r->factor);
     r->column = moesim_alloc(env->arena, n_experts, sizeof *r->column);
-    if (!r->entry || !r->shift || !r->factor || !r->column)
+    if (!r->token || !r->entry || !r->row || !r->shift || !r->factor || !r->column)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the scaling of %u tokens", env->max_tokens);
     return moesim_token_choice_init(&r->p.choice, env, &r->scratch, err);
 }
 
-/* Turns a row of softmax into exp(logit - row maximum), NaN into 0; false for a bad row. */
-static bool scale_to_maximum(float *row, uint32_t n)
+/* exp(logit - row maximum) of one token, NaN as 0. */
+static void make_entries(const struct moesim_batch *batch, uint32_t token, float *row)
 {
+    const uint32_t n = batch->n_experts;
     float max = 0;
+    moesim_score_row(MOESIM_SOFTMAX, batch->columns + (size_t)token * batch->stride, n, row);
     for (uint32_t e = 0; e < n; e++)
         max = row[e] > max ? row[e] : max;
     for (uint32_t e = 0; e < n; e++)
         row[e] = row[e] > 0 ? row[e] / max : 0;
-    return max > 0;
 }
 
-/* The entries of the group's tokens that take part, moved together from the group's start; returns how many. */
+/* Entries of the group's i-th token that takes part: those that have no room are made again. */
+static const float *entries_of(const struct sinkhorn *r, const struct moesim_batch *batch, uint32_t i)
+{
+    if (i < r->n_rows)
+        return r->entry + (size_t)i * batch->n_experts;
+    make_entries(batch, r->token[i], r->row);
+    return r->row;
+}
+
+struct call {
+    const struct sinkhorn *r;
+    const struct moesim_batch *batch;
+};
+
+static void fill_entries(void *context, uint32_t first, uint32_t last, uint32_t thread)
+{
+    const struct call *c = context;
+    (void)thread;
+    for (uint32_t i = first; i < last; i++)
+        make_entries(c->batch, c->r->token[i], c->r->entry + (size_t)i * c->batch->n_experts);
+}
+
+static bool any_finite(const float *row, uint32_t n)
+{
+    for (uint32_t e = 0; e < n; e++)
+        if (isfinite(row[e]))
+            return true;
+    return false;
+}
+
+/* Lists the group's tokens that take part and fills their entries; returns how many. */
 static uint32_t gather(const struct sinkhorn *r, const struct moesim_batch *batch, uint32_t group)
 {
-    const size_t n_experts = batch->n_experts;
-    uint32_t n = batch->group_start[group];
-    for (uint32_t t = n; t < batch->group_start[group + 1]; t++) {
-        float *row = r->entry + t * n_experts;
-        if ((batch->padding && batch->padding[t]) || !scale_to_maximum(row, batch->n_experts))
-            continue;
-        if (n != t)
-            memcpy(r->entry + n * n_experts, row, n_experts * sizeof *row);
-        n++;
-    }
-    return n - batch->group_start[group];
+    uint32_t n = 0;
+    for (uint32_t t = batch->group_start[group]; t < batch->group_start[group + 1]; t++)
+        if (!(batch->padding && batch->padding[t]) &&
+            any_finite(batch->columns + (size_t)t * batch->stride, batch->n_experts))
+            r->token[n++] = t;
+    struct call c = {r, batch};
+    moesim_for_tokens(n < r->n_rows ? n : r->n_rows, moesim_threads(), fill_entries, &c);
+    return n;
 }
 
 /* The sum of row[e] * factor[e] as eight partial sums and a fixed tree. */
@@ -106,12 +143,13 @@ static double dot(const float *row, const double *factor, uint32_t n)
 }
 
 /* One round over n rows: new factors from the old ones; returns their mean change. */
-static double scale_once(const struct sinkhorn *r, const float *entry, uint32_t n, uint32_t n_experts)
+static double scale_once(const struct sinkhorn *r, const struct moesim_batch *batch, uint32_t n)
 {
+    const uint32_t n_experts = batch->n_experts;
     double *restrict column = r->column;
     memset(column, 0, n_experts * sizeof *column);
-    for (uint32_t t = 0; t < n; t++) {
-        const float *restrict row = entry + (size_t)t * n_experts;
+    for (uint32_t i = 0; i < n; i++) {
+        const float *restrict row = entries_of(r, batch, i);
         const double row_factor = 1.0 / n / (dot(row, r->factor, n_experts) + TINY);
         for (uint32_t e = 0; e < n_experts; e++)
             column[e] += row_factor * row[e];
@@ -129,12 +167,11 @@ static double scale_once(const struct sinkhorn *r, const float *entry, uint32_t 
 static bool scale_group(const struct sinkhorn *r, const struct moesim_batch *batch, uint32_t group)
 {
     const uint32_t n_experts = batch->n_experts, n = gather(r, batch, group);
-    const float *entry = r->entry + (size_t)batch->group_start[group] * n_experts;
     bool converged = n == 0;
     for (uint32_t e = 0; e < n_experts; e++)
         r->factor[e] = 1;
     for (uint32_t i = 0; i < r->p.max_iterations && !converged; i++)
-        converged = scale_once(r, entry, n, n_experts) <= r->p.tolerance;
+        converged = scale_once(r, batch, n) <= r->p.tolerance;
     for (uint32_t e = 0; e < n_experts; e++)
         r->shift[(size_t)group * n_experts + e] = (float)log(r->factor[e]);
     return converged;
@@ -148,7 +185,6 @@ static enum moesim_status sinkhorn_route(void *state, const struct moesim_batch 
     bool converged = true;
     if (batch->phase == MOESIM_EVAL)
         return moesim_token_choice_route(choice, batch, batch->columns, batch->stride, NULL, r->scratch, plan, err);
-    moesim_scores(MOESIM_SOFTMAX, batch->columns, batch->stride, batch->n_tokens, batch->n_experts, r->entry);
     for (uint32_t g = 0; g < batch->n_groups; g++)
         converged &= scale_group(r, batch, g);
     moesim_token_choice_choose(choice, batch, batch->columns, batch->stride, r->shift, r->scratch, plan);

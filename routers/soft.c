@@ -30,16 +30,17 @@ static const struct moesim_param soft_schema[] = {
 };
 
 #define NORM_EPS 1e-6
+#define RUN_TOKENS 1024u /* whose unit vectors are held at once */
 
 struct soft {
     struct soft_params p;
     uint32_t n_slots, d_model, n_threads;
-    float *unit_x;     /* [max_tokens][d_model] tokens over their norm */
+    float *unit_x;     /* [RUN_TOKENS][d_model] tokens over their norm */
     float *unit_mu;    /* [d_model][n_slots] */
     float *x_factor;   /* [max_tokens] 1 / norm; 0 = the token takes no part */
     float *mu_factor;  /* [n_slots] */
     float *logits;     /* [max_tokens][n_slots] without the scale; in backward the loss by the scaled ones */
-    float *d_unit_x;   /* [max_tokens][d_model] */
+    float *d_unit_x;   /* [RUN_TOKENS][d_model] */
     float *d_unit_mu;  /* [d_model][n_slots] */
     double *max, *sum; /* [n_slots] of one group's columns */
 };
@@ -67,11 +68,12 @@ static enum moesim_status soft_init(void *state, const void *params, const struc
     r->d_model = env->d_model;
     r->n_threads = moesim_threads();
     const size_t d = r->d_model, n = r->n_slots, n_tokens = env->max_tokens;
+    const size_t n_run = n_tokens < RUN_TOKENS ? n_tokens : RUN_TOKENS;
     struct moesim_arena *arena = env->arena;
     bool ok = true;
 #define ROOM(field, n) ((r->field = moesim_alloc(arena, (n), sizeof *r->field)) != NULL)
-    ok = ok && ROOM(unit_x, n_tokens * d) && ROOM(unit_mu, d * n) && ROOM(x_factor, n_tokens) && ROOM(mu_factor, n);
-    ok = ok && ROOM(logits, n_tokens * n) && ROOM(d_unit_x, n_tokens * d) && ROOM(d_unit_mu, d * n);
+    ok = ok && ROOM(unit_x, n_run * d) && ROOM(unit_mu, d * n) && ROOM(x_factor, n_tokens) && ROOM(mu_factor, n);
+    ok = ok && ROOM(logits, n_tokens * n) && ROOM(d_unit_x, n_run * d) && ROOM(d_unit_mu, d * n);
     ok = ok && ROOM(max, n) && ROOM(sum, n);
 #undef ROOM
     if (!ok)
@@ -101,23 +103,29 @@ static bool is_in(const struct call *c, uint32_t t)
     return c->r->x_factor[t] > 0;
 }
 
-/* Unit tokens; one with NaN or an infinity is a bad row. */
-static void unit_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
+static uint32_t run_size(const struct moesim_batch *batch, uint32_t first)
 {
-    const struct call *c = context;
+    const uint32_t rest = batch->n_tokens - first;
+    return rest < RUN_TOKENS ? rest : RUN_TOKENS;
+}
+
+/* Unit vectors of a run of tokens; one with NaN or an infinity is a bad row. */
+static void unit_tokens(const struct call *c, uint32_t first)
+{
     const struct soft *r = c->r;
     const size_t d = r->d_model;
-    (void)thread;
-    for (uint32_t t = first; t < last; t++) {
+    for (uint32_t i = 0, n = run_size(c->batch, first); i < n; i++) {
+        const uint32_t t = first + i;
         const float *x = c->batch->hidden + t * d;
+        float *unit = r->unit_x + i * d;
         double square = NORM_EPS;
-        for (size_t i = 0; i < d; i++)
-            square += (double)x[i] * x[i];
+        for (size_t j = 0; j < d; j++)
+            square += (double)x[j] * x[j];
         const bool padding = c->batch->padding && c->batch->padding[t];
         const double factor = 1 / sqrt(square);
         r->x_factor[t] = !padding && isfinite(square) ? (float)factor : 0;
-        for (size_t i = 0; i < d; i++)
-            r->unit_x[t * d + i] = r->x_factor[t] > 0 ? (float)(x[i] * factor) : 0;
+        for (size_t j = 0; j < d; j++)
+            unit[j] = r->x_factor[t] > 0 ? (float)(x[j] * factor) : 0;
     }
 }
 
@@ -138,9 +146,13 @@ static void unit_directions(const struct soft *r, const float *mu)
 /* Logits of -1 .. 1 by `logits` of the call's tokens, before the scale. */
 static void set_logits(const struct call *c)
 {
-    moesim_for_tokens(c->batch->n_tokens, c->r->n_threads, unit_tokens, (void *)c);
-    unit_directions(c->r, c->batch->weights);
-    moesim_project(c->r->unit_x, c->batch->n_tokens, c->r->d_model, c->r->unit_mu, c->r->n_slots, c->r->logits);
+    const struct soft *r = c->r;
+    unit_directions(r, c->batch->weights);
+    for (uint32_t first = 0; first < c->batch->n_tokens; first += RUN_TOKENS) {
+        unit_tokens(c, first);
+        moesim_project(r->unit_x, run_size(c->batch, first), r->d_model, r->unit_mu, r->n_slots,
+                       r->logits + (size_t)first * r->n_slots);
+    }
 }
 
 /* Softmax over the slots, token by token. */
@@ -228,17 +240,18 @@ static void softmax_backward(const struct call *c, uint32_t group)
     }
 }
 
-/* From unit vectors to the vectors: d v = factor (d u - u (u . d u)). */
-static void tokens_backward(const struct call *c)
+/* From a run's unit vectors to the vectors: d v = factor (d u - u (u . d u)). */
+static void tokens_backward(const struct call *c, uint32_t first)
 {
     const size_t d = c->r->d_model;
-    for (uint32_t t = 0; c->grad->d_hidden && t < c->batch->n_tokens; t++) {
-        const float *unit = c->r->unit_x + t * d, *d_unit = c->r->d_unit_x + t * d;
+    for (uint32_t i = 0, n = run_size(c->batch, first); c->grad->d_hidden && i < n; i++) {
+        const float *unit = c->r->unit_x + i * d, *d_unit = c->r->d_unit_x + i * d;
+        float *d_x = c->grad->d_hidden + (first + i) * d;
         double along = 0;
-        for (size_t i = 0; i < d; i++)
-            along += (double)unit[i] * d_unit[i];
-        for (size_t i = 0; i < d; i++)
-            c->grad->d_hidden[t * d + i] += (float)(c->scale * c->r->x_factor[t] * (d_unit[i] - unit[i] * along));
+        for (size_t j = 0; j < d; j++)
+            along += (double)unit[j] * d_unit[j];
+        for (size_t j = 0; j < d; j++)
+            d_x[j] += (float)(c->scale * c->r->x_factor[first + i] * (d_unit[j] - unit[j] * along));
     }
 }
 
@@ -268,14 +281,18 @@ static enum moesim_status soft_backward(void *state, const struct moesim_batch *
     c.grad = grad;
     for (uint32_t g = 0; g < batch->n_groups; g++)
         softmax_backward(&c, g);
-    memset(r->d_unit_x, 0, batch->n_tokens * d * sizeof *r->d_unit_x);
     memset(r->d_unit_mu, 0, d * n * sizeof *r->d_unit_mu);
-    moesim_project_backward(r->unit_x, r->unit_mu, r->logits, batch->n_tokens, r->d_model, r->n_slots, r->d_unit_x,
-                            r->d_unit_mu);
+    for (uint32_t first = 0; first < batch->n_tokens; first += RUN_TOKENS) {
+        const uint32_t size = run_size(batch, first);
+        unit_tokens(&c, first);
+        memset(r->d_unit_x, 0, size * d * sizeof *r->d_unit_x);
+        moesim_project_backward(r->unit_x, r->unit_mu, r->logits + first * n, size, r->d_model, r->n_slots, r->d_unit_x,
+                                r->d_unit_mu);
+        tokens_backward(&c, first);
+    }
     double d_scale = 0; /* the loss by the scale is that by the logits times the unit products */
     for (size_t i = 0; i < d * n; i++)
         d_scale += (double)r->unit_mu[i] * r->d_unit_mu[i];
-    tokens_backward(&c);
     if (grad->d_weights)
         directions_backward(&c, d_scale);
     return MOESIM_OK;

@@ -40,7 +40,13 @@ MOESIM_API const char *moesim_kernel_path(void);
 /* ---- scores ---- */
 
 #define MOESIM_SCORE_CHOICES "softmax|sigmoid|sqrt-softplus|relu"
-enum moesim_score { MOESIM_SOFTMAX, MOESIM_SIGMOID, MOESIM_SQRT_SOFTPLUS, MOESIM_RELU };
+enum moesim_score {
+    MOESIM_SOFTMAX,
+    MOESIM_SIGMOID,
+    MOESIM_SQRT_SOFTPLUS,
+    MOESIM_RELU,
+    MOESIM_IDENTITY, /* values as they are; only where a function says so, and no choice for users */
+};
 
 /* scores[t][e] = f(logits[t][e]) over n_experts columns; rows of `stride` floats in, rows of n_experts floats out.
  * Softmax subtracts the row's largest finite value; NaN scores as NaN and takes no part, -inf scores 0, and where there
@@ -58,6 +64,28 @@ MOESIM_API void moesim_score_row(enum moesim_score score, const float *logits, u
 MOESIM_API void moesim_score_row_backward(enum moesim_score score, const float *logits, const float *scores,
                                           const float *d_scores, uint32_t n_experts, float *d_logits);
 
+/* ---- sums of scores over tokens, which balance losses are made of ---- */
+
+/* Scores are added up for runs of tokens of a group (and of a sequence, with by_sequence); those of sigmoid and
+ * sqrt-softplus are divided by their sum over experts first. NaN adds nothing. */
+struct moesim_env;
+struct moesim_score_sums;
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_experts,
+                                                                       bool by_sequence, const struct moesim_env *env,
+                                                                       struct moesim_score_sums **sums,
+                                                                       struct moesim_error *err);
+
+/* Starts anew with a batch's logits. With `is_added` the caller will add the scores of every token but padding itself,
+ * which spares them from being worked out twice. */
+MOESIM_API void moesim_score_sums_begin(struct moesim_score_sums *sums, const struct moesim_batch *batch,
+                                        const float *logits, size_t stride, bool is_added);
+
+/* Adds one token's scores. Any thread may, but the tokens of one run of moesim_choose() in their order by one. */
+MOESIM_API void moesim_score_sums_add(struct moesim_score_sums *sums, uint32_t token, const float *scores);
+
+/* sum[n_experts] over tokens [first, last): a group, a sequence or the batch. Cheapest asked for in rising order. */
+MOESIM_API void moesim_score_sums_of(struct moesim_score_sums *sums, uint32_t first, uint32_t last, double *sum);
+
 /* ---- selection ---- */
 
 /* For every token the k best of n values by the tie rule, best first: expert[t * k + c]. A bad row gives
@@ -65,6 +93,9 @@ MOESIM_API void moesim_score_row_backward(enum moesim_score score, const float *
  */
 MOESIM_API void moesim_topk(const float *values, size_t stride, uint32_t n_tokens, uint32_t n, uint32_t k,
                             uint32_t *expert);
+
+/* All experts of one row of n values above `cut`, best first by the tie rule; returns how many. For one thread. */
+MOESIM_API uint32_t moesim_rank_above(const float *values, uint32_t n, float cut, uint32_t *expert);
 
 /* For one column, the `count` best rows of [first, last) by the tie rule (lower row first), in decreasing order of
  * value: row[0 .. result). NaN rows and rows with `skip[row]` set are never taken, so the result may be below count.
@@ -305,6 +336,9 @@ moesim_token_choice_route(const struct moesim_token_choice *p, const struct moes
                           size_t stride, const float *bias, struct moesim_token_choice_scratch *scratch,
                           struct moesim_plan *plan, struct moesim_error *err);
 
+/* From now on route() adds the scores of its logits to `sums`, which it begins anew; NULL = no more. */
+MOESIM_API void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struct moesim_score_sums *sums);
+
 /* The first half of route() alone: calls moesim_plan_choices() and writes each pair's expert, the k best of logit +
  * shift
  * ([n_groups][n_experts]; NULL = none), and its raw score by p->score as weight. Shift is in units of logits and serves
@@ -469,31 +503,35 @@ moesim_choice_update(void *state, const struct moesim_feedback *feedback, struct
 MOESIM_API void moesim_bias_step(enum moesim_bias_update rule, double gamma, const uint64_t *n, uint32_t n_experts,
                                  float *bias);
 
-/* One dual step of quantile balancing (Su 2026; Megatron-LM): with alpha_t the (k + 1)-th best of values_t + bias,
- * asked[e] = -((n k / E + 1)-th largest over tokens of values_te - alpha_t): the bias at which every expert would be
- * chosen equally often. Not centred. Rows with `skip` set (may be NULL) and rows with a value that is not finite take
- * no part; n counts the rest; asked is 0 when none is left. k < E. `work` has moesim_quantile_bias_work() bytes. */
+/* One dual step of quantile balancing (Su 2026; Megatron-LM): with alpha_t the (k + 1)-th best of v_t + bias,
+ * asked[e] = -((n k / E + 1)-th largest over tokens of v_te - alpha_t): the bias at which every expert would be chosen
+ * equally often. v are the scores of columns [n_tokens][stride], or the columns themselves for MOESIM_IDENTITY. Not
+ * centred. Rows with `skip` set (may be NULL) and rows with a value that is not finite take no part; n counts the rest;
+ * asked is 0 when none is left. k < E. `work` has moesim_quantile_bias_work() bytes. */
 MOESIM_API size_t moesim_quantile_bias_work(uint32_t max_tokens, uint32_t n_experts);
-MOESIM_API void moesim_quantile_bias(const float *values, size_t stride, uint32_t n_tokens, uint32_t n_experts,
-                                     uint32_t k, const float *bias, const uint8_t *skip, void *work, float *asked);
+MOESIM_API void moesim_quantile_bias(enum moesim_score score, const float *columns, size_t stride, uint32_t n_tokens,
+                                     uint32_t n_experts, uint32_t k, const float *bias, const uint8_t *skip, void *work,
+                                     float *asked);
 
 /* ---- expert choice ---- */
 
-/* Fills the plan with each expert's `capacity[g]` best tokens of group g by scores [n_tokens][n_experts]; pairs by
- * token, ranked by score; weights are the scores, slots the expert's ranks. NaN scores and padding are never taken.
- * `scratch` has moesim_expert_choice_scratch() bytes, aligned to 8. */
-MOESIM_API size_t moesim_expert_choice_scratch(uint32_t max_tokens, uint32_t max_groups, uint64_t max_pairs);
-MOESIM_API void moesim_expert_choice(const struct moesim_batch *batch, const float *scores, const uint32_t *capacity,
-                                     void *scratch, struct moesim_plan *plan);
+/* Fills the plan with each expert's `capacity[g]` best tokens of group g by score (MOESIM_IDENTITY too) over columns
+ * [n_tokens][stride]; pairs by token, ranked by score; weights are the scores, slots the expert's ranks. NaN scores,
+ * rows without a finite value and padding are never taken. `scratch` has moesim_expert_choice_scratch() bytes, aligned
+ * to 8. */
+MOESIM_API size_t moesim_expert_choice_scratch(uint32_t max_tokens, uint32_t n_experts, uint32_t max_groups,
+                                               uint64_t max_pairs);
+MOESIM_API void moesim_expert_choice(enum moesim_score score, const struct moesim_batch *batch, const float *columns,
+                                     size_t stride, const uint32_t *capacity, void *scratch, struct moesim_plan *plan);
 
 /* ---- order statistics ---- */
 
-/* out[c] = the (rank + 1)-th largest over tokens of values[t][c] - base[t], for n_columns columns. Tokens whose base is
- * NaN take no part, of the rest there are more than `rank`; a value that is NaN is the last. `work` has
- * moesim_column_rank_work() bytes. */
+/* out[c] = the (rank + 1)-th largest over tokens of the score (MOESIM_IDENTITY too) in column c less base[t], for
+ * columns [n_tokens][stride] of which there are n_columns. Tokens whose base is NaN take no part, of the rest there are
+ * more than `rank`; a score that is NaN is the last. `work` has moesim_column_rank_work() bytes. */
 MOESIM_API size_t moesim_column_rank_work(uint32_t max_tokens);
-MOESIM_API void moesim_column_rank(const float *values, size_t stride, uint32_t n_tokens, uint32_t n_columns,
-                                   const float *base, uint32_t rank, void *work, float *out);
+MOESIM_API void moesim_column_rank(enum moesim_score score, const float *columns, size_t stride, uint32_t n_tokens,
+                                   uint32_t n_columns, const float *base, uint32_t rank, void *work, float *out);
 
 /* ---- balanced assignment ---- */
 

@@ -36,6 +36,10 @@ const struct moesim_param moesim_cluster_params[] = {
     OWN_RATE(low_latency_nic_bytes_per_s, "of dispatch: low-latency; 0 = nic_bytes_per_s"),
     LATENCY(low_latency_latency_intra_s, "of dispatch: low-latency; 0 = latency_intra_s"),
     LATENCY(low_latency_latency_inter_s, "of dispatch: low-latency; 0 = latency_inter_s"),
+    OWN_RATE(all_reduce_nvlink_bytes_per_s, "of a ring all-reduce; 0 = nvlink_bytes_per_s"),
+    OWN_RATE(all_reduce_nic_bytes_per_s, "of a ring all-reduce; 0 = nic_bytes_per_s"),
+    LATENCY(all_reduce_latency_intra_s, "of one step of an all-reduce; 0 = latency_intra_s"),
+    LATENCY(all_reduce_latency_inter_s, "of one step of an all-reduce; 0 = latency_inter_s"),
     LATENCY(launch_s, "start-up of the expert kernel"),
     COUNT(tile_rows, 1, 4096, "rows the expert kernel computes at once"),
     MOESIM_PARAM_END,
@@ -53,16 +57,24 @@ void moesim_cluster_override(struct moesim_cluster *cluster, const char *key)
 {
     const struct {
         const char *key;
-        double *own[2];
+        double *own[MOESIM_N_TRANSPORTS - 1];
     } shared[] = {
-        {"nvlink_bytes_per_s", {&cluster->normal_nvlink_bytes_per_s, &cluster->low_latency_nvlink_bytes_per_s}},
-        {"nic_bytes_per_s", {&cluster->normal_nic_bytes_per_s, &cluster->low_latency_nic_bytes_per_s}},
-        {"latency_intra_s", {&cluster->normal_latency_intra_s, &cluster->low_latency_latency_intra_s}},
-        {"latency_inter_s", {&cluster->normal_latency_inter_s, &cluster->low_latency_latency_inter_s}},
+        {"nvlink_bytes_per_s",
+         {&cluster->normal_nvlink_bytes_per_s, &cluster->low_latency_nvlink_bytes_per_s,
+          &cluster->all_reduce_nvlink_bytes_per_s}},
+        {"nic_bytes_per_s",
+         {&cluster->normal_nic_bytes_per_s, &cluster->low_latency_nic_bytes_per_s,
+          &cluster->all_reduce_nic_bytes_per_s}},
+        {"latency_intra_s",
+         {&cluster->normal_latency_intra_s, &cluster->low_latency_latency_intra_s,
+          &cluster->all_reduce_latency_intra_s}},
+        {"latency_inter_s",
+         {&cluster->normal_latency_inter_s, &cluster->low_latency_latency_inter_s,
+          &cluster->all_reduce_latency_inter_s}},
     };
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
-        if (strcmp(shared[i].key, key) == 0)
-            *shared[i].own[0] = *shared[i].own[1] = 0;
+        for (int t = 0; strcmp(shared[i].key, key) == 0 && t < MOESIM_N_TRANSPORTS - 1; t++)
+            *shared[i].own[t] = 0;
 }
 
 static double own_or(double own, double shared)
@@ -79,6 +91,8 @@ struct moesim_transport_rates moesim_cluster_transport(const struct moesim_clust
                            c->normal_latency_inter_s},
         [MOESIM_LOW_LATENCY] = {c->low_latency_nvlink_bytes_per_s, c->low_latency_nic_bytes_per_s,
                                 c->low_latency_latency_intra_s, c->low_latency_latency_inter_s},
+        [MOESIM_ALL_REDUCE] = {c->all_reduce_nvlink_bytes_per_s, c->all_reduce_nic_bytes_per_s,
+                               c->all_reduce_latency_intra_s, c->all_reduce_latency_inter_s},
     };
     const struct moesim_transport_rates *t = &own[transport];
     return (struct moesim_transport_rates){
@@ -106,7 +120,7 @@ static enum moesim_status check_degrees(const struct moesim_cluster *cluster, ui
                                degrees[i].key, degrees[i].degree, devices);
     if (cluster->dp && cluster->dp != moesim_cluster_dp(cluster))
         return moesim_fail(err, MOESIM_EINVAL, "cluster %s: dp %u times tp %u is not its %u devices", cluster->name,
-                           cluster->dp, cluster->tp ? cluster->tp : 1, devices);
+                           cluster->dp, moesim_cluster_tp(cluster), devices);
     return MOESIM_OK;
 }
 

@@ -36,13 +36,16 @@ struct moesim_cluster {
     double normal_nvlink_bytes_per_s, normal_nic_bytes_per_s, normal_latency_intra_s, normal_latency_inter_s;
     double low_latency_nvlink_bytes_per_s, low_latency_nic_bytes_per_s, low_latency_latency_intra_s,
         low_latency_latency_inter_s;
+    double all_reduce_nvlink_bytes_per_s, all_reduce_nic_bytes_per_s, all_reduce_latency_intra_s,
+        all_reduce_latency_inter_s;
     double launch_s;    /* start-up of the expert kernel */
     uint32_t tile_rows; /* rows the expert kernel computes at once */
 };
 
 /* The software that moves tokens: a library's collectives (NCCL), or kernels for experts (DeepEP) made for many tokens
- * or for few. */
-enum moesim_transport { MOESIM_COLLECTIVE, MOESIM_NORMAL, MOESIM_LOW_LATENCY, MOESIM_N_TRANSPORTS };
+ * or for few. And a library's sums of gradients, whose rates are those of a ring and whose latencies are of one step of
+ * it; a switch that sums (NVLS) makes that rate exceed the port's. */
+enum moesim_transport { MOESIM_COLLECTIVE, MOESIM_NORMAL, MOESIM_LOW_LATENCY, MOESIM_ALL_REDUCE, MOESIM_N_TRANSPORTS };
 
 /* What a transport reaches on each kind of port. */
 struct moesim_transport_rates {
@@ -108,10 +111,16 @@ static inline uint32_t moesim_cluster_ep(const struct moesim_cluster *cluster)
     return cluster->ep ? cluster->ep : moesim_cluster_devices(cluster);
 }
 
+/* Devices that split each matrix outside the experts. */
+static inline uint32_t moesim_cluster_tp(const struct moesim_cluster *cluster)
+{
+    return cluster->tp ? cluster->tp : 1;
+}
+
 /* Copies of the weights outside the experts, each on tp devices. */
 static inline uint32_t moesim_cluster_dp(const struct moesim_cluster *cluster)
 {
-    return moesim_cluster_devices(cluster) / (cluster->tp ? cluster->tp : 1);
+    return moesim_cluster_devices(cluster) / moesim_cluster_tp(cluster);
 }
 
 /* Node of a device: devices are numbered node by node. */

@@ -22,6 +22,9 @@
 #define HOPPER_LOW_LATENCY .low_latency_latency_intra_s = 13e-6, .low_latency_latency_inter_s = 19e-6
 #define HOPPER_NORMAL .normal_latency_intra_s = 13e-6, .normal_latency_inter_s = 19e-6
 
+/* One step of NCCL's ring on H100 (8 devices, 16 MiB). */
+#define HOPPER_ALL_REDUCE .all_reduce_latency_intra_s = 4.1e-6, .all_reduce_latency_inter_s = 4.1e-6
+
 const struct moesim_cluster_preset moesim_cluster_presets[] = {
     {
         .cluster = {.name = "laptop",
@@ -48,7 +51,10 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .nvlink_bytes_per_s = 206.9e9,
                     .nic_bytes_per_s = 25e9 * NIC_SHARE,
                     .latency_intra_s = 43.4e-6,
-                    .latency_inter_s = 43.4e-6},
+                    .latency_inter_s = 43.4e-6,
+                    .all_reduce_nvlink_bytes_per_s = 227e9,
+                    .all_reduce_latency_intra_s = 6.2e-6,
+                    .all_reduce_latency_inter_s = 6.2e-6},
         .peak =
             {.flop_per_s = 312e12, .memory_bytes_per_s = 2.04e12, .nvlink_bytes_per_s = 300e9, .nic_bytes_per_s = 25e9},
         .summary = "nodes of 8 A100-SXM 80 GB with NVLink and one 200 Gb/s NIC each, BF16",
@@ -68,7 +74,9 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .latency_inter_s = 30.1e-6,
                     HOPPER_NORMAL,
                     .low_latency_nvlink_bytes_per_s = 230e9,
-                    HOPPER_LOW_LATENCY},
+                    HOPPER_LOW_LATENCY,
+                    .all_reduce_nvlink_bytes_per_s = 457.6e9,
+                    HOPPER_ALL_REDUCE},
         .peak =
             {.flop_per_s = 989e12, .memory_bytes_per_s = 3.35e12, .nvlink_bytes_per_s = 450e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 H100-SXM with NVLink and one 400 Gb/s NIC each, BF16",
@@ -89,7 +97,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .low_latency_nvlink_bytes_per_s = 164e9,
                     .low_latency_nic_bytes_per_s = 47e9,
                     .low_latency_latency_intra_s = 36e-6,
-                    .low_latency_latency_inter_s = 36e-6},
+                    .low_latency_latency_inter_s = 36e-6,
+                    HOPPER_ALL_REDUCE},
         .peak =
             {.flop_per_s = 989e12, .memory_bytes_per_s = 3.35e12, .nvlink_bytes_per_s = 200e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 H800 with NVLink at 200 GB/s and one 400 Gb/s NIC each, BF16",
@@ -108,7 +117,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .latency_inter_s = 30.1e-6,
                     HOPPER_NORMAL,
                     .low_latency_nvlink_bytes_per_s = 450e9 * LOW_LATENCY_NVLINK_SHARE,
-                    HOPPER_LOW_LATENCY},
+                    HOPPER_LOW_LATENCY,
+                    HOPPER_ALL_REDUCE},
         .peak =
             {.flop_per_s = 148e12, .memory_bytes_per_s = 4.0e12, .nvlink_bytes_per_s = 450e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 H20 with NVLink and one 400 Gb/s NIC each, BF16",
@@ -127,7 +137,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .latency_inter_s = 25.6e-6,
                     HOPPER_NORMAL,
                     .low_latency_nvlink_bytes_per_s = 450e9 * LOW_LATENCY_NVLINK_SHARE,
-                    HOPPER_LOW_LATENCY},
+                    HOPPER_LOW_LATENCY,
+                    HOPPER_ALL_REDUCE},
         .peak =
             {.flop_per_s = 989e12, .memory_bytes_per_s = 4.8e12, .nvlink_bytes_per_s = 450e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 H200-SXM with NVLink and one 400 Gb/s NIC each, BF16",
@@ -147,7 +158,9 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .latency_inter_s = 19e-6,
                     HOPPER_NORMAL,
                     .low_latency_nvlink_bytes_per_s = 900e9 * LOW_LATENCY_NVLINK_SHARE,
-                    HOPPER_LOW_LATENCY},
+                    HOPPER_LOW_LATENCY,
+                    .all_reduce_nvlink_bytes_per_s = 685e9,
+                    HOPPER_ALL_REDUCE},
         .peak = {.flop_per_s = 2250e12,
                  .memory_bytes_per_s = 7.7e12,
                  .nvlink_bytes_per_s = 900e9,
@@ -170,7 +183,9 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .latency_inter_s = 19e-6,
                     HOPPER_NORMAL,
                     .low_latency_nvlink_bytes_per_s = 900e9 * LOW_LATENCY_NVLINK_SHARE,
-                    HOPPER_LOW_LATENCY},
+                    HOPPER_LOW_LATENCY,
+                    .all_reduce_nvlink_bytes_per_s = 685e9,
+                    HOPPER_ALL_REDUCE},
         .peak = {.flop_per_s = 2500e12,
                  .memory_bytes_per_s = 8.0e12,
                  .nvlink_bytes_per_s = 900e9,
@@ -190,7 +205,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .latency_intra_s = 30.1e-6,
                     .latency_inter_s = 30.1e-6,
                     .low_latency_nvlink_bytes_per_s = 448e9 * LOW_LATENCY_NVLINK_SHARE,
-                    HOPPER_LOW_LATENCY},
+                    HOPPER_LOW_LATENCY,
+                    HOPPER_ALL_REDUCE},
         .peak =
             {.flop_per_s = 1307e12, .memory_bytes_per_s = 5.3e12, .nvlink_bytes_per_s = 448e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 MI300X with 7 xGMI links of 64 GB/s and one 400 Gb/s NIC each, BF16",

@@ -15,6 +15,7 @@
 
 /* Sizes past these are a router's mistake, not a model. */
 #define MAX_EXPERTS (1u << 20)
+#define MAX_COLUMNS (1u << 24)
 #define MAX_FLOATS (UINT64_C(1) << 40)
 
 /* What is wrong with the answer, or NULL. */
@@ -24,6 +25,8 @@ static const char *fault(const struct moesim_shape *s)
         return "needs something this version does not know";
     if (s->n_experts == 0 || s->n_experts > MAX_EXPERTS)
         return "has no experts, or more than 2^20";
+    if (s->n_columns > MAX_COLUMNS)
+        return "has more than 2^24 gate columns";
     if (s->n_optional_columns > s->n_columns)
         return "has more optional gate columns than gate columns";
     if (s->n_weights > MAX_FLOATS || s->n_memory > MAX_FLOATS)

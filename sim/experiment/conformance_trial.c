@@ -114,8 +114,8 @@ static enum moesim_status set_up(struct trial *t, struct moesim_error *err)
                                                  s->n_slots, t->arena, err);
     if (status == MOESIM_OK)
         status = moesim_expert_view_init(&t->view, s->n_experts, s->max_pairs, t->arena, err);
-    if (status == MOESIM_OK && t->router->init)
-        status = t->router->init(t->state, t->params, &t->env, err);
+    if (status == MOESIM_OK)
+        status = moesim_router_init(t->router, t->state, t->params, &t->env, err);
     return status == MOESIM_ENOMEM ? no_room(t, err) : status; /* thousands of slots, say: too large to try */
 }
 
@@ -200,7 +200,7 @@ enum moesim_status trial_route(struct trial *t, struct moesim_error *err)
 {
     const size_t used = moesim_arena_used(t->arena);
     moesim_plan_reset(&t->plan, &t->batch);
-    enum moesim_status status = t->router->route(t->state, &t->batch, &t->plan, err);
+    enum moesim_status status = moesim_router_route(t->router, t->state, &t->batch, &t->plan, err);
     status = check_arena(t, used, "route", status, err);
     if (status == MOESIM_OK)
         status = moesim_plan_check(&t->plan, &t->batch, t->router->name, t->check_scratch, err);
@@ -231,7 +231,7 @@ static enum moesim_status run_backward(struct trial *t, struct moesim_error *err
                                .d_columns = t->d_columns,
                                .d_hidden = t->batch.hidden ? t->d_hidden : NULL,
                                .d_weights = t->shape.n_weights ? t->d_weights : NULL};
-    enum moesim_status status = t->router->backward(t->state, &t->batch, &t->plan, &grad, err);
+    enum moesim_status status = moesim_router_backward(t->router, t->state, &t->batch, &t->plan, &grad, err);
     status = check_arena(t, used, "backward", status, err);
     if (status == MOESIM_OK)
         status = check_finite(t, "d_columns", t->d_columns, cells, err);
@@ -260,7 +260,7 @@ static enum moesim_status run_update(struct trial *t, struct moesim_error *err)
                                              .mean_assigned = t->load,
                                              .mean_kept = t->load + n,
                                              .memory = t->env.memory};
-    enum moesim_status status = t->router->update(t->state, &feedback, err);
+    enum moesim_status status = moesim_router_update(t->router, t->state, &feedback, err);
     status = check_arena(t, used, "update", status, err);
     if (status == MOESIM_OK)
         status = check_finite(t, "memory", t->env.memory, (size_t)t->shape.n_memory, err);

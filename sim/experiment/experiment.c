@@ -181,13 +181,17 @@ static enum moesim_status create_pricing(struct moesim_experiment *e, struct exp
     enum moesim_status status = moesim_placing_init(&pricing->placing, p, e->shape.n_experts, e->shape.expert_kind,
                                                     e->shape.max_pairs, e->arena, err);
     if (status == MOESIM_OK)
-        status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placing.placement[0],
-                                       p->record_traffic ? MOESIM_WITH_HOPS : MOESIM_WITHOUT_HOPS, e->arena, err);
-    if (status == MOESIM_OK && p->record_traffic) {
-        pricing->traffic = moesim_alloc(e->arena, 1, sizeof *pricing->traffic);
+        status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placing.placement[0], e->arena, err);
+    if (status != MOESIM_OK)
+        return status;
+    pricing->memory = moesim_alloc(e->arena, pricing->work.n_devices, sizeof *pricing->memory);
+    if (!pricing->memory)
+        return no_memory(err, p);
+    if (p->record_traffic) {
+        const size_t n = pricing->work.n_ends;
+        pricing->traffic = moesim_alloc(e->arena, n * n, sizeof *pricing->traffic);
         if (!pricing->traffic)
             return no_memory(err, p);
-        moesim_hops_init(pricing->traffic, e->arena);
     }
     return status;
 }
@@ -271,25 +275,35 @@ static enum moesim_status close_traffic(const struct experiment_pricing *pricing
 {
     if (!pricing->traffic)
         return MOESIM_OK;
-    const struct moesim_point *p = pricing->point;
-    const uint32_t exchanges = moesim_exchanges(&p->options);
-    outcome->traffic = moesim_alloc(outcome->arena, 2 * pricing->traffic->n, sizeof *outcome->traffic);
-    if (!outcome->traffic || pricing->traffic->failed)
-        return no_memory(err, p);
-    outcome->traffic_by_node = moesim_cluster_devices(&p->cluster) > MOESIM_MAX_TRAFFIC_DEVICES;
-    outcome->n_traffic = moesim_hops_bytes(
-        pricing->traffic, exchanges * moesim_dispatch_bytes(&p->model, (enum moesim_dispatch)p->options.dispatch),
-        exchanges * moesim_combine_bytes(&p->model), outcome->traffic);
+    const uint32_t n = pricing->work.n_ends;
+    outcome->traffic_by_node = pricing->work.by_node;
+    outcome->traffic = moesim_alloc(outcome->arena, (size_t)n * n, sizeof *outcome->traffic);
+    if (!outcome->traffic)
+        return no_memory(err, pricing->point);
+    for (uint32_t s = 0; s < n; s++)
+        for (uint32_t t = 0; t < n; t++)
+            if (pricing->traffic[(size_t)s * n + t] > 0)
+                outcome->traffic[outcome->n_traffic++] =
+                    (struct moesim_traffic){.source = s, .target = t, .bytes = pricing->traffic[(size_t)s * n + t]};
     return MOESIM_OK;
 }
 
-/* What the routers remarked on their plans, "" for nothing. NULL without memory. */
-static char *note_of(const struct moesim_experiment *e)
+/* What the routers remarked on their plans, and that the model does not fit; "" for nothing. NULL without memory. */
+static char *note_of(const struct moesim_experiment *e, const struct experiment_pricing *pricing)
 {
+    const struct moesim_memory *m = &pricing->fullest;
+    const double room = pricing->point->has_cluster ? pricing->point->cluster.memory_bytes : 0;
     char note[512] = "";
+    size_t n = 0;
     if (e->plan_note)
-        snprintf(note, sizeof note, "%s (in %u of %u layer steps)", e->plan_note, e->n_plan_notes,
-                 e->step * e->n_layers);
+        n = (size_t)snprintf(note, sizeof note, "%.200s (in %u of %u layer steps)", e->plan_note, e->n_plan_notes,
+                             e->step * e->n_layers);
+    if (room > 0 && moesim_memory_total(m) > room)
+        snprintf(note + n, sizeof note - n,
+                 "%sdoes not fit: the fullest device needs %.4g GB and has %.4g GB (weights %.3g, gradients %.3g, "
+                 "optimizer %.3g, activations %.3g, buffers %.3g GB)",
+                 n ? "; " : "", moesim_memory_total(m) / 1e9, room / 1e9, m->weights / 1e9, m->gradients / 1e9,
+                 m->optimizer / 1e9, m->activations / 1e9, m->buffers / 1e9);
     return moesim_strdup(e->arena, note);
 }
 
@@ -309,7 +323,7 @@ enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct 
                                               .seconds = e->seconds / e->n_points,
                                               .workload_provenance = moesim_strdup(e->arena, provenance),
                                               .kernel_path = moesim_strdup(e->arena, path),
-                                              .note = note_of(e)};
+                                              .note = note_of(e, &e->pricing[i])};
         if (!outcomes[i].workload_provenance || !outcomes[i].kernel_path || !outcomes[i].note)
             return no_memory(err, p);
         enum moesim_status status =

@@ -2,6 +2,7 @@
  * From one routed layer to the metrics of its step.
  */
 #include <math.h>
+#include <string.h>
 
 #include "sim/experiment/experiment_state.h"
 
@@ -86,9 +87,10 @@ void experiment_note_routing(struct moesim_experiment *e, const struct moesim_ba
         experiment_note(e, MOESIM_LAG64_OVERLAP, l, moesim_lag_overlap(&e->plan, batch->sequence_id, 64));
 }
 
-static void note_cost(struct moesim_tally *tally, uint32_t l, uint32_t step, uint32_t tokens,
+static void note_cost(struct moesim_tally *tally, uint32_t l, uint32_t step, uint32_t tokens, uint32_t micro_batches,
                       const struct moesim_cost *c)
 {
+    const double batch_s = c->time_layer_s + (isnan(c->time_sync_s) ? 0 : c->time_sync_s / micro_batches);
     const struct {
         uint32_t metric;
         double value;
@@ -107,10 +109,31 @@ static void note_cost(struct moesim_tally *tally, uint32_t l, uint32_t step, uin
         {MOESIM_TIME_COMPUTE, c->time_compute_s},
         {MOESIM_TIME_COMBINE, c->time_combine_s},
         {MOESIM_TIME_LAYER, c->time_layer_s},
-        {MOESIM_TOKENS_PER_SECOND, c->time_layer_s > 0 ? tokens / c->time_layer_s : NAN},
+        {MOESIM_TIME_SYNC, c->time_sync_s},
+        {MOESIM_TOKENS_PER_SECOND, batch_s > 0 ? tokens / batch_s : NAN},
     };
     for (size_t i = 0; i < sizeof notes / sizeof *notes; i++)
         moesim_tally_set(tally, notes[i].metric, l, step, notes[i].value);
+}
+
+/* Adds the layer priced last to the devices' memory; with the last layer, notes the fullest. */
+static void note_memory(struct moesim_experiment *e, struct experiment_pricing *pricing, uint32_t l)
+{
+    const struct moesim_point *p = pricing->point;
+    const struct moesim_cost_work *work = &pricing->work;
+    if (l == 0)
+        memset(pricing->memory, 0, work->n_devices * sizeof *pricing->memory);
+    moesim_memory_add_weights(&pricing->placing.placement[l], &p->cluster, &p->model, &p->options, e->shape.n_columns,
+                              e->shape.expert_kind, pricing->memory);
+    for (uint32_t d = 0; d < work->n_devices; d++)
+        moesim_memory_add_tokens(&p->model, &p->options, (double)work->tokens[d], (double)work->received[d],
+                                 work->experts[d].rows, &pricing->memory[d]);
+    if (l + 1 < e->n_layers)
+        return;
+    const struct moesim_memory *fullest = &pricing->memory[moesim_memory_fullest(pricing->memory, work->n_devices)];
+    moesim_tally_set(&pricing->tally, MOESIM_DEVICE_MEMORY, 0, e->step, moesim_memory_total(fullest));
+    if (moesim_memory_total(fullest) > moesim_memory_total(&pricing->fullest))
+        pricing->fullest = *fullest;
 }
 
 enum moesim_status experiment_place(struct moesim_experiment *e, struct moesim_error *err)
@@ -149,7 +172,8 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
                                        &p->options, e->shape.expert_kind, &pricing->work, &cost, err);
             if (status != MOESIM_OK)
                 return status;
-            note_cost(&pricing->tally, l, e->step, batch->n_tokens, &cost);
+            note_cost(&pricing->tally, l, e->step, batch->n_tokens, p->micro_batches, &cost);
+            note_memory(e, pricing, l);
         } else {
             moesim_cost_flop(&e->plan, batch, &p->model, &p->options, 1, e->shape.expert_kind, e->kept, &cost);
         }
@@ -158,8 +182,8 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
         moesim_tally_set(&pricing->tally, MOESIM_FLOP_ROUTER, l, e->step, cost.flop_router);
         moesim_tally_set(&pricing->tally, MOESIM_PADDING_FRACTION, l, e->step, cost.padding_fraction);
         if (pricing->traffic && e->step >= p->warm_up)
-            moesim_hops_add_all(pricing->traffic, pricing->work.hops,
-                                moesim_traffic_end_size(&pricing->work, &p->cluster));
+            for (size_t j = 0; j < (size_t)pricing->work.n_ends * pricing->work.n_ends; j++)
+                pricing->traffic[j] += pricing->work.traffic[j];
     }
     return MOESIM_OK;
 }

@@ -102,6 +102,7 @@ enum moesim_status moesim_placing_init(struct moesim_placing *placing, const str
         status = moesim_fail(err, MOESIM_ENOMEM, "no memory for the choices of %u tokens", point->n_tokens);
     if (status != MOESIM_OK)
         return status;
+    placing->stats.n_groups = point->model.n_groups;
     first_loads(placing);
     status = place(placing, &placing->stats, placing->placement, err);
     if (status == MOESIM_OK && can_change(placing))
@@ -202,6 +203,7 @@ static enum moesim_status place_by_oracle(struct moesim_placing *p, uint32_t lay
     const struct moesim_placement_stats own = {
         .n_layers = 1,
         .n_experts = p->stats.n_experts,
+        .n_groups = p->stats.n_groups,
         .load = p->stats.load ? p->stats.load + layer * n : NULL,
         .together = p->stats.together ? p->stats.together + layer * n * n : NULL,
     };
@@ -230,12 +232,12 @@ uint64_t moesim_placing_bytes(const struct moesim_point *point, uint32_t n_exper
     uint64_t doubles = wants & MOESIM_WANTS_LOAD ? layers * n : 0;
     doubles += wants & MOESIM_WANTS_TOGETHER ? layers * n * n : 0;
     doubles += wants & MOESIM_WANTS_NEXT ? layers * n * n : 0;
-    const struct moesim_placement_fit *fit = moesim_placement_fit(point->placement, point->placement_params);
+    const uint32_t choice = moesim_placement_choice(point->placement, point->placement_params);
     const uint64_t room = moesim_placement_room(point->placement, point->placement_params, n_experts);
     const uint64_t ep = moesim_cluster_ep(&point->cluster);
     uint64_t of_layer = 2 * room + 2 * n + ep;
-    if (fit && (fit->replica == MOESIM_STATIC || fit->replica == MOESIM_LOCAL))
+    if (choice == MOESIM_STATIC || choice == MOESIM_LOCAL)
         of_layer += ep * n;
-    const uint64_t shared = fit && fit->replica == MOESIM_LP ? (uint64_t)point->n_tokens * point->model.top_k : 0;
+    const uint64_t shared = choice == MOESIM_LP ? (uint64_t)point->n_tokens * point->model.top_k : 0;
     return doubles * sizeof(double) + 2 * (layers * of_layer + shared) * sizeof(uint32_t);
 }

@@ -46,7 +46,8 @@ enum moesim_placement_wants {
 /* What is known of the routing, per layer; a rule finds at least what it wants, the rest may be NULL. */
 struct moesim_placement_stats {
     uint32_t n_layers, n_experts;
-    double *load;     /* [n_layers][n_experts] pairs */
+    uint32_t n_groups; /* of experts in the model's router; 0 = none or not known */
+    double *load;      /* [n_layers][n_experts] pairs */
     double *together; /* [n_layers][n_experts][n_experts] tokens that chose both, symmetric; the diagonal is not read */
     double *next;     /* [n_layers - 1][n_experts][n_experts] tokens from first choice in l to first choice in l + 1 */
 };
@@ -57,6 +58,8 @@ struct moesim_placement_rule {
     const struct moesim_param *params;
     size_t params_size;
     uint32_t wants; /* bits of enum moesim_placement_wants; 0 = the same whatever the load */
+    /* Physical experts of an EP group; NULL = n_experts and, of a load-aware rule, fit.redundant. */
+    uint32_t (*room)(const void *params, uint32_t n_experts);
     /* Fills the placements of stats->n_layers layers, each with room for moesim_placement_room and the devices of one
      * EP group. EINVAL says which numbers do not fit. */
     enum moesim_status (*place)(const void *params, const struct moesim_placement_stats *stats, uint64_t seed,
@@ -64,7 +67,13 @@ struct moesim_placement_rule {
                                 struct moesim_error *err);
 };
 extern const struct moesim_placement_rule *const moesim_placement_rules[]; /* NULL-terminated */
+
+/* The rule of that name, or NULL. A name with a '/' or that ends in ".json" is a plan's: the rule `file`, whose path
+ * moesim_placement_named sets. */
 const struct moesim_placement_rule *moesim_placement_find(const char *name);
+MOESIM_MUST_CHECK enum moesim_status moesim_placement_named(const struct moesim_placement_rule *rule, const char *name,
+                                                            void *params, struct moesim_arena *arena,
+                                                            struct moesim_error *err);
 
 /* What load-aware rules share: the first field, `fit`, of their parameters. */
 struct moesim_placement_fit {
@@ -83,13 +92,12 @@ struct moesim_placement_fit {
         MOESIM_PARAM_IN(struct_type, fit, window, "0", 0, 1e6,                                                         \
                         "past steps whose loads a re-placement uses; 0 = as many as `every`")
 
+#define MOESIM_REPLICA_HELP                                                                                            \
+    "which replica serves a token: round-robin (token mod n), static (its own device's, else one drawn for its "       \
+    "device), local (its device's, else its node's, else device mod n), random, lp (least load of the fullest device)"
 #define MOESIM_PLACEMENT_REPLICA_PARAMS(struct_type)                                                                   \
     MOESIM_PARAM_IN(struct_type, fit, redundant, "0", 0, 65536, "physical experts beyond one copy of each"),           \
-        MOESIM_CHOICE_IN(                                                                                              \
-            struct_type, fit, replica, "round-robin", MOESIM_REPLICA_CHOICES,                                          \
-            "which replica serves a token: round-robin (token mod n), static (its own device's, else one "             \
-            "drawn for its device), local (its device's, else its node's, else device mod n), random, "                \
-            "lp (least load of the fullest device)")
+        MOESIM_CHOICE_IN(struct_type, fit, replica, "round-robin", MOESIM_REPLICA_CHOICES, MOESIM_REPLICA_HELP)
 
 /* Where a run gets the loads from. */
 enum moesim_placement_source { MOESIM_FROM_WARM_UP, MOESIM_FROM_ORACLE, MOESIM_FROM_FILE };
@@ -120,11 +128,10 @@ static inline const struct moesim_placement_fit *moesim_placement_fit(const stru
 }
 
 /* Physical experts of one EP group that the rule places. */
-static inline uint32_t moesim_placement_room(const struct moesim_placement_rule *rule, const void *params,
-                                             uint32_t n_experts)
-{
-    return rule->wants ? n_experts + moesim_placement_fit(rule, params)->redundant : n_experts;
-}
+uint32_t moesim_placement_room(const struct moesim_placement_rule *rule, const void *params, uint32_t n_experts);
+
+/* How tokens choose among its replicas (enum moesim_replica): its parameter `replica`, where it has one. */
+uint32_t moesim_placement_choice(const struct moesim_placement_rule *rule, const void *params);
 
 /* Zeroed statistics of the kinds in `wants`, from the arena. */
 MOESIM_MUST_CHECK enum moesim_status moesim_placement_stats_init(struct moesim_placement_stats *stats, uint32_t wants,

@@ -26,11 +26,12 @@ const struct moesim_param moesim_plain_params[] = {
                      "rows that the expert kernel computes without a token"),
     MOESIM_CHOICE_IN(struct moesim_plain, options, backward, "false", "false|true",
                      "price the backward pass too: twice the forward's arithmetic, the same exchanges"),
-    MOESIM_CHOICE_IN(struct moesim_plain, options, dispatch, "flat", MOESIM_DISPATCH_CHOICES,
-                     "how tokens reach their experts: a copy a device, a copy a node that forwards it, a copy an "
-                     "expert, all tokens everywhere, or every slot of the capacity"),
-    MOESIM_PARAM_IN(struct moesim_plain, options, chunks, "1", 1, 64,
-                    "equal parts of a layer whose exchanges and experts overlap; 1 = none"),
+    MOESIM_CHOICE_IN(struct moesim_plain, options, sync, "exposed", MOESIM_SYNC_CHOICES,
+                     "gradients are summed after the backward pass, or beside its arithmetic"),
+    MOESIM_CHOICE_IN(struct moesim_plain, options, all_reduce, "ring", MOESIM_ALL_REDUCE_CHOICES,
+                     "how gradients are summed"),
+    MOESIM_CHOICE(struct moesim_plain, oversize, "flag", MOESIM_OVERSIZE_CHOICES,
+                  "a model that a device has no room for: told with the run, or refused before it"),
     MOESIM_PARAM_END,
 };
 
@@ -79,12 +80,19 @@ void moesim_keys_check(struct moesim_resolver *r)
     for (size_t i = 0; i < 2; i++)
         if (!moesim_node_find(r->root, needed[i]))
             moesim_mistake(r->mistakes, r->root->line, r->root->column, "the study lacks '%s'", needed[i]);
-    static const char *const of_cluster[] = {"placement", "dispatch", "chunks"};
-    for (size_t i = 0; i < sizeof of_cluster / sizeof *of_cluster; i++) {
-        const struct moesim_node *node = moesim_node_find(r->root, of_cluster[i]);
-        if (node && !moesim_node_find(r->root, "cluster"))
-            moesim_mistake(r->mistakes, node->key_line, node->key_column, "%s has no use without a cluster",
-                           of_cluster[i]);
+    static const struct {
+        const char *key, *other, *wanted;
+    } idle[] = {
+        {"placement", "cluster", "a cluster"},
+        {"oversize", "cluster", "a cluster"},
+        {"sync", "backward", "backward: true"},
+        {"all_reduce", "backward", "backward: true"},
+    };
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
+        const struct moesim_node *node = moesim_node_find(r->root, idle[i].key);
+        if (node && !moesim_node_find(r->root, idle[i].other))
+            moesim_mistake(r->mistakes, node->key_line, node->key_column, "%s has no use without %s", idle[i].key,
+                           idle[i].wanted);
     }
 }
 

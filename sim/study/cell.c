@@ -134,6 +134,7 @@ bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes
     p->warm_up = plain.warm_up;
     p->micro_batches = plain.micro_batches;
     p->options = plain.options;
+    p->oversize = plain.oversize;
 
     const struct moesim_choice *workload = cell->chosen[MOESIM_WORKLOAD], *router = cell->chosen[MOESIM_ROUTER];
     p->workload = workload->workload;

@@ -138,23 +138,21 @@ static void check_columns(struct moesim_resolver *r, const struct moesim_cell *c
     }
 }
 
-/* Device of each expert on layer 0 by the point's placement; load-aware rules see even loads. */
+/* The point's placement of layer 0; load-aware rules see even loads. */
 static enum moesim_status place_one_layer(const struct moesim_point *p, struct moesim_arena *arena,
-                                          const uint32_t **expert_device, struct moesim_error *err)
+                                          struct moesim_placement **placement, struct moesim_error *err)
 {
-    const uint32_t n = p->model.experts;
-    struct moesim_placement *placement;
+    const uint32_t n = p->model.experts, n_layers = p->placement->wants ? 1 : p->model.layers;
     struct moesim_placement_stats stats;
-    enum moesim_status status = moesim_placement_stats_init(&stats, p->placement->wants, 1, n, arena, err);
+    enum moesim_status status = moesim_placement_stats_init(&stats, p->placement->wants, n_layers, n, arena, err);
     for (uint32_t e = 0; status == MOESIM_OK && stats.load && e < n; e++)
         stats.load[e] = 1;
+    stats.n_groups = p->model.n_groups;
     if (status == MOESIM_OK)
-        status =
-            moesim_placements_create(p->placement, p->placement_params, 1, n, &p->cluster, 0, arena, &placement, err);
+        status = moesim_placements_create(p->placement, p->placement_params, n_layers, n, &p->cluster, 0, arena,
+                                          placement, err);
     if (status == MOESIM_OK)
-        status = moesim_place(p->placement, p->placement_params, &stats, 1, &p->cluster, placement, err);
-    if (status == MOESIM_OK)
-        *expert_device = placement->primary;
+        status = moesim_place(p->placement, p->placement_params, &stats, 1, &p->cluster, *placement, err);
     return status;
 }
 
@@ -212,11 +210,19 @@ static const uint32_t *place(struct moesim_resolver *r, const struct moesim_cell
         !cell->chosen[MOESIM_PLACEMENT]->known || !check_fit(r, cell))
         return expert_device;
     struct moesim_error err;
-    if (place_one_layer(p, arena, &expert_device, &err) != MOESIM_OK) {
+    struct moesim_placement *placement;
+    const enum moesim_status status = place_one_layer(p, arena, &placement, &err);
+    if (status != MOESIM_OK) {
+        r->mistakes->n_files += status == MOESIM_EIO;
         moesim_error_prefix(&err, "placement %s", p->placement_spec);
         note_at(r, cell->chosen[MOESIM_PLACEMENT], NULL, &err);
+        return expert_device;
     }
-    return expert_device;
+    if (p->oversize == MOESIM_OVERSIZE_REFUSE && moesim_point_fits(p, placement, arena, &err) != MOESIM_OK) {
+        moesim_error_prefix(&err, "cluster %s", p->cluster_spec);
+        note_at(r, cell->chosen[MOESIM_CLUSTER], NULL, &err);
+    }
+    return placement->primary;
 }
 
 static void check_router(struct moesim_resolver *r, const struct moesim_cell *cell, const uint32_t *expert_device,

@@ -291,6 +291,11 @@ static void resolve_placement(struct moesim_resolver *r, struct moesim_choice *c
     choice->schema = (struct moesim_schema){choice->placement->params, sizeof(struct moesim_param)};
     choice->params_size = choice->placement->params_size;
     read_params(r, MOESIM_PLACEMENT, NULL, choice);
+    struct moesim_error err;
+    if (choice->whole && moesim_placement_named(choice->placement, v->name, choice->params, r->arena, &err)) {
+        choice->whole = choice->known = false;
+        note(r, v, &err);
+    }
     if (choice->whole)
         read_loads(r, choice);
 }

@@ -20,6 +20,10 @@
 enum moesim_mode { MOESIM_MODE_ROUTE, MOESIM_MODE_EXECUTE };
 #define MOESIM_MODE_CHOICES "route|execute"
 
+/* A model that a device has no room for: told with the run, or no run at all. */
+enum moesim_oversize { MOESIM_OVERSIZE_FLAG, MOESIM_OVERSIZE_REFUSE };
+#define MOESIM_OVERSIZE_CHOICES "flag|refuse"
+
 /* One resolved parameter by its path ("router.capacity_factor"), for run_param and the plots. */
 struct moesim_label {
     const char *path, *value;
@@ -61,6 +65,7 @@ struct moesim_point {
     const char *placement_spec;
     struct moesim_file_array placement_loads; /* what its `from` names: [E] or [L, E]; values NULL = no file */
     struct moesim_cost_options options;
+    uint32_t oversize; /* enum moesim_oversize */
 
     bool record_expert_load, record_traffic;
     bool record[MOESIM_N_METRICS];  /* metrics whose every step and layer goes into `series` */

@@ -102,11 +102,12 @@ bool moesim_settings_apply(struct moesim_resolver *r, enum moesim_component comp
 /* ---- axes ---- */
 
 /* The rows of moesim_plain_params; from MOESIM_PLAIN_OF_COST on, only the cost looks at them. */
-enum { MOESIM_PLAIN_OF_COST = 5, MOESIM_N_PLAIN = 9 };
+enum { MOESIM_PLAIN_OF_COST = 5, MOESIM_N_PLAIN = 10 };
 
 struct moesim_plain {
     uint32_t mode, phase, steps, warm_up, micro_batches;
     struct moesim_cost_options options;
+    uint32_t oversize;
 };
 extern const struct moesim_param moesim_plain_params[];
 
@@ -176,6 +177,10 @@ struct moesim_cell {
 /* The cell's parts put together and labelled, as far as they are known. False with a mistake. */
 bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes, uint64_t index,
                        struct moesim_cell *cell, struct moesim_labels *labels);
+/* Whether the fullest device of the placement, made for one layer, has room for the whole model under even load. */
+MOESIM_MUST_CHECK enum moesim_status moesim_point_fits(const struct moesim_point *point,
+                                                       const struct moesim_placement *placement,
+                                                       struct moesim_arena *arena, struct moesim_error *err);
 /* Notes what does not go together. */
 void moesim_cell_check(struct moesim_resolver *r, const struct moesim_cell *cell);
 

@@ -121,6 +121,31 @@ enum moesim_status moesim_spec_cluster(const char *spec, struct moesim_arena *ar
     return moesim_spec_params(spec, schema, cluster, arena, err);
 }
 
+enum moesim_status moesim_spec_placement(const char *spec, struct moesim_arena *arena,
+                                         const struct moesim_placement_rule **rule, void **params,
+                                         struct moesim_error *err)
+{
+    struct moesim_spec cut;
+    enum moesim_status status = moesim_spec_cut(spec, arena, &cut, err);
+    if (status != MOESIM_OK)
+        return status;
+    *rule = moesim_placement_find(cut.name);
+    if (!*rule) {
+        struct moesim_guess guess = moesim_guess_of(cut.name);
+        for (const struct moesim_placement_rule *const *p = moesim_placement_rules; *p; p++)
+            moesim_guess_try(&guess, (*p)->name);
+        return moesim_fail(err, MOESIM_EINVAL, "unknown placement '%.60s'%s", cut.name, moesim_guess_text(&guess));
+    }
+    const struct moesim_schema schema = {(*rule)->params, sizeof(struct moesim_param)};
+    *params = moesim_alloc(arena, 1, (*rule)->params_size);
+    if (!*params)
+        return moesim_fail(err, MOESIM_ENOMEM, "there is no memory for '%.60s'", spec);
+    status = moesim_params_default(schema, 2, *params, arena, err);
+    if (status == MOESIM_OK)
+        status = moesim_placement_named(*rule, cut.name, *params, arena, err);
+    return status == MOESIM_OK ? moesim_spec_params(spec, schema, *params, arena, err) : status;
+}
+
 enum moesim_status moesim_spec_params(const char *spec, struct moesim_schema schema, void *params,
                                       struct moesim_arena *arena, struct moesim_error *err)
 {

@@ -67,6 +67,10 @@ enum moesim_status moesim_spec_params(const char *spec, struct moesim_schema sch
  */
 enum moesim_status moesim_spec_cluster(const char *spec, struct moesim_arena *arena, struct moesim_cluster *cluster,
                                        struct moesim_error *err);
+/* The placement rule of a SPEC (or of a plan's path) with its parameters, which live in `arena`. */
+enum moesim_status moesim_spec_placement(const char *spec, struct moesim_arena *arena,
+                                         const struct moesim_placement_rule **rule, void **params,
+                                         struct moesim_error *err);
 /* Whether a SPEC's name is a path: it has a '/' or ends in ".so". */
 bool moesim_spec_is_path(const char *spec);
 

@@ -25,7 +25,7 @@ static void write_study(void)
     char study[4096];
     size_t n = (size_t)snprintf(study, sizeof study,
                                 "study: every-router\nseeds: 2\nsteps: 3\n"
-                                "workload: {name: text, files: text.txt, tokens: 300}\n"
+                                "workload: {name: text, files: text.txt, tokens: 304}\n"
                                 "model: {layers: 2, experts: 16, top_k: 2, d_model: 32}\n"
                                 "record: [expert_load, load_cv]\n"
                                 "router: [");

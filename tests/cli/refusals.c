@@ -12,7 +12,7 @@
 #include "tests/cli/program.h"
 #include "workloads/npy.h"
 
-TestSuite(refusals, .init = program_enter_folder, .fini = program_leave_folder, .timeout = 60);
+TestSuite(refusals, .init = program_enter_folder, .fini = program_leave_folder, .timeout = 120);
 
 /* A .npy file with this header and `n` zero bytes of data. */
 static void write_header(const char *path, const char *descr, const char *shape, size_t n)
@@ -136,8 +136,8 @@ static const struct {
     {"ntlb", "rounds", "4", "k=2,n_groups=2,topk_groups=0", 2, "goes by one list of a token's best experts"},
     {"softmax-topk", "bias_update", "quantile", "k=4,n_groups=2,topk_groups=2", 2, "n_groups should be 1"},
     {"softmax-topk", "bias", "absent.npy", "", 4, "bias: absent.npy: cannot be read"},
-    {"softmax-topk", "bias", "four.npy", "", 2, "four.npy: 4 numbers in 1 dimensions; it should be [8] or [1, 8]"},
-    {"softmax-topk", "bias", "layers.npy", "", 2, "layers.npy: 24 numbers in 2 dimensions"},
+    {"softmax-topk", "bias", "four.npy", "", 2, "bias = four.npy is of shape [4]; it should be [8] or [1, 8]"},
+    {"softmax-topk", "bias", "layers.npy", "", 2, "bias = layers.npy is of shape [3, 8]"},
     {"softmax-topk", "bias", "nan.npy", "", 2, "nan.npy: number 3 is not finite"},
     {"softmax-topk", "bias", "text.npy", "", 4, "bias: text.npy: byte 0: not a .npy file"},
     {"softmax-topk", "aux_form", "swich", "", 2, "'swich' is no loss"},
@@ -152,6 +152,12 @@ static const struct {
     {"softmax-topk", "group", "0", "", 2, "group = \"0\" should be device, batch, sequence or a number"},
     {"softmax-topk", "capacity_factor", "nan", "", 2, "not a number"},
     {"softmax-topk", "capacity_rule", "megatorn", "", 2, "'megatorn' is none of"},
+    {"softmax-topk", "second", "random", "k=3", 2, "it needs k = 2, not 3"},
+    {"gshard", "k", "3", "", 2, "it needs k = 2, not 3"},
+    {"vmoe", "noise", "0", "", 2, "noise should be above 0"},
+    {"deepseek-v3", NULL, NULL, "", 2, "topk_groups = 4 groups of 1 experts cannot hold k = 8"},
+    {"moge", "k", "6", "n_groups=4", 2, "k = 6 is no multiple of n_groups = 4"},
+    {"quantile", "k", "3", "", 2, "10 * 3 is no multiple of 8"},
     {"expert-choice", "capacity_factor", "0", "", 2, "leaves expert-choice nothing to choose"},
     {"expert-threshold", "k", "9", "", 2, "k = 9 exceeds the 8 experts"},
     {"mod", "capacity_factor", "0", "", 2, "leaves mod no token"},
@@ -219,14 +225,11 @@ Test(refusals, contradictory_parameters)
         cr_expect_eq(h.status, status, "run %s: %d %s", spec, h.status, h.err);
         cr_expect(strstr(h.err, says), "run %s: %s", spec, h.err);
         program_forget(&h);
-        static const char *const verbs[] = {"check", "run"};
-        for (int v = 0; v < 2; v++) {
-            h = program_run("%s s.yaml", verbs[v]);
-            cr_expect_eq(h.status, status, "%s %s: %d %s", verbs[v], spec, h.status, h.err);
-            cr_expect(strstr(h.err, says), "%s %s: %s", verbs[v], spec, h.err);
-            cr_expect(strstr(h.err, place), "%s %s: not at %s but\n%s", verbs[v], spec, place, h.err);
-            program_forget(&h);
-        }
+        h = program_run("check s.yaml");
+        cr_expect_eq(h.status, status, "check %s: %d %s", spec, h.status, h.err);
+        cr_expect(strstr(h.err, says), "check %s: %s", spec, h.err);
+        cr_expect(strstr(h.err, place), "check %s: not at %s but\n%s", spec, place, h.err);
+        program_forget(&h);
     }
     cr_expect(!program_exists("moesim.db"));
     cr_expect(!program_exists("d.csv"));

@@ -8,6 +8,14 @@
 
 #include "sim/contract/kernels/rows.h"
 
+/* Rows are added up by parts, the same on any number of threads. */
+#define N_PARTS 64
+
+static uint32_t part_start(uint32_t n_tokens, uint32_t i)
+{
+    return (uint32_t)((uint64_t)n_tokens * i / N_PARTS);
+}
+
 static bool left_out(const uint8_t *skip, const float *row, uint32_t t, uint32_t n)
 {
     return (skip && skip[t]) || !rows_any_finite(row, n);
@@ -59,39 +67,35 @@ double moesim_aux_cv2(const double *x, uint32_t n, double coef, double *d_x)
     return coef * var / square;
 }
 
-/* ln sum_e e^l of a row over its finite logits. */
-static double logsumexp(const float *row, uint32_t n)
+/* Adds the gradient of coef / n_rows * z^2 of one row. */
+static void z_backward(const float *row, uint32_t n, double z, double factor, float *d_row)
 {
-    double max = -INFINITY, sum = 0;
-    for (uint32_t e = 0; e < n; e++)
-        if (isfinite(row[e]) && row[e] > max)
-            max = row[e];
     for (uint32_t e = 0; e < n; e++)
         if (isfinite(row[e]))
-            sum += exp(row[e] - max);
-    return max + log(sum);
+            d_row[e] += (float)(factor * 2 * z * exp(row[e] - z));
 }
 
 double moesim_aux_z(const float *logits, size_t stride, uint32_t n_tokens, uint32_t n_experts, const uint8_t *skip,
                     double coef, float *d_logits)
 {
-    double sum = 0;
-    uint32_t n_rows = 0;
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        if (left_out(skip, logits + t * stride, t, n_experts))
-            continue;
-        const double z = logsumexp(logits + t * stride, n_experts);
-        sum += z * z;
-        n_rows++;
+    double sum[N_PARTS] = {0}, all = 0;
+    uint32_t n[N_PARTS] = {0}, n_rows = 0;
+#pragma omp parallel for schedule(static) if (n_tokens >= ROWS_PARALLEL)
+    for (uint32_t i = 0; i < N_PARTS; i++)
+        for (uint32_t t = part_start(n_tokens, i); t < part_start(n_tokens, i + 1); t++) {
+            const double z = skip && skip[t] ? NAN : moesim_rows()->size(logits + t * stride, n_experts);
+            sum[i] += z == z ? z * z : 0;
+            n[i] += z == z;
+        }
+    for (uint32_t i = 0; i < N_PARTS; i++) {
+        all += sum[i];
+        n_rows += n[i];
     }
-    for (uint32_t t = 0; d_logits && t < n_tokens; t++) {
-        const float *row = logits + t * stride;
-        if (left_out(skip, row, t, n_experts))
-            continue;
-        const double z = logsumexp(row, n_experts);
-        for (uint32_t e = 0; e < n_experts; e++)
-            if (isfinite(row[e]))
-                d_logits[t * stride + e] += (float)(coef * 2 * z * exp(row[e] - z) / n_rows);
+#pragma omp parallel for schedule(static) if (n_tokens >= ROWS_PARALLEL)
+    for (uint32_t t = 0; t < (d_logits ? n_tokens : 0); t++) {
+        const double z = skip && skip[t] ? NAN : moesim_rows()->size(logits + t * stride, n_experts);
+        if (z == z)
+            z_backward(logits + t * stride, n_experts, z, coef / n_rows, d_logits + t * stride);
     }
-    return n_rows > 0 ? coef * sum / n_rows : 0;
+    return n_rows > 0 ? coef * all / n_rows : 0;
 }

@@ -71,30 +71,32 @@ static bool all_finite(const float *row, uint32_t n)
     return zero == 0;
 }
 
-/* alpha of eight rows, the last ones repeated at the end of the batch: the (k + 1)-th largest of values plus bias. */
-static void find_alpha(const float *values, size_t stride, uint32_t first, uint32_t last, uint32_t n, uint32_t k,
-                       const float *bias, const uint8_t *skip, float *scratch, float *alpha)
+/* alpha of eight rows, the last ones repeated at the end of the batch: the (k + 1)-th largest of scores plus bias. */
+static void find_alpha(enum moesim_score score, const float *columns, size_t stride, uint32_t first, uint32_t last,
+                       uint32_t n, uint32_t k, const float *bias, const uint8_t *skip, float *scratch, float *alpha)
 {
     const struct rows_select select = {.n = n, .k = k + 1};
     const float *row[ROWS_LANES];
     uint32_t *best[ROWS_LANES];
+    bool counts[ROWS_LANES];
     for (uint32_t l = 0; l < ROWS_LANES; l++) {
         const uint32_t t = first + l < last ? first + l : last - 1;
         float *own = scratch + (size_t)l * n;
+        moesim_rows()->scores(score, columns + t * stride, n, own);
+        counts[l] = !(skip && skip[t]) && all_finite(own, n);
         for (uint32_t e = 0; e < n; e++)
-            own[e] = values[t * stride + e] + bias[e];
+            own[e] += bias[e];
         row[l] = own;
         best[l] = (uint32_t *)(scratch + (ROWS_LANES + (size_t)l) * n);
     }
     moesim_rows()->select(&select, row, NULL, best, NULL);
-    for (uint32_t t = first; t < last && t < first + ROWS_LANES; t++) {
-        const bool counts = !(skip && skip[t]) && all_finite(values + t * stride, n);
-        alpha[t] = counts ? row[t - first][best[t - first][k]] : NAN;
-    }
+    for (uint32_t l = 0; l < ROWS_LANES && first + l < last; l++)
+        alpha[first + l] = counts[l] ? row[l][best[l][k]] : NAN;
 }
 
-void moesim_quantile_bias(const float *values, size_t stride, uint32_t n_tokens, uint32_t n_experts, uint32_t k,
-                          const float *bias, const uint8_t *skip, void *work, float *asked)
+void moesim_quantile_bias(enum moesim_score score, const float *columns, size_t stride, uint32_t n_tokens,
+                          uint32_t n_experts, uint32_t k, const float *bias, const uint8_t *skip, void *work,
+                          float *asked)
 {
     struct work w = {.alpha = work};
     uint32_t n = 0;
@@ -104,14 +106,14 @@ void moesim_quantile_bias(const float *values, size_t stride, uint32_t n_tokens,
     memset(asked, 0, n_experts * sizeof *asked);
 #pragma omp parallel for schedule(static) num_threads(n_threads()) if (n_tokens >= ROWS_PARALLEL)
     for (uint32_t t = 0; t < n_tokens; t += ROWS_LANES)
-        find_alpha(values, stride, t, n_tokens, n_experts, k, bias, skip,
+        find_alpha(score, columns, stride, t, n_tokens, n_experts, k, bias, skip,
                    w.rows + (size_t)omp_get_thread_num() * 2 * ROWS_LANES * n_experts, w.alpha);
     for (uint32_t t = 0; t < n_tokens; t++)
         n += w.alpha[t] == w.alpha[t];
     if (n == 0)
         return;
-    moesim_column_rank(values, stride, n_tokens, n_experts, w.alpha, (uint32_t)((uint64_t)n * k / n_experts), w.rank,
-                       asked);
+    moesim_column_rank(score, columns, stride, n_tokens, n_experts, w.alpha, (uint32_t)((uint64_t)n * k / n_experts),
+                       w.rank, asked);
     for (uint32_t e = 0; e < n_experts; e++)
         asked[e] = -asked[e];
 }

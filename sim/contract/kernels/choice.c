@@ -7,6 +7,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- shape ---- */
@@ -21,6 +22,18 @@ static bool has_bias(const struct moesim_token_choice *p)
     return given(p->bias) || p->bias_update != MOESIM_BIAS_FIXED;
 }
 
+enum { SHAPE_TEXT = 96 };
+
+/* "[3, 8]" */
+static const char *shape_text(const struct moesim_file_array *a, char text[SHAPE_TEXT])
+{
+    int n = snprintf(text, SHAPE_TEXT, "[");
+    for (uint32_t i = 0; i < a->n_dimensions && i < sizeof a->shape / sizeof *a->shape; i++)
+        n += snprintf(text + n, SHAPE_TEXT - (size_t)n, "%s%llu", i ? ", " : "", (unsigned long long)a->shape[i]);
+    snprintf(text + n, SHAPE_TEXT - (size_t)n, "]");
+    return text;
+}
+
 /* One row of E numbers for all layers, or one for each. */
 static enum moesim_status check_bias_file(const struct moesim_token_choice *p, const struct moesim_env *env,
                                           struct moesim_error *err)
@@ -33,12 +46,11 @@ static enum moesim_status check_bias_file(const struct moesim_token_choice *p, c
     const uint64_t n_experts = env->n_experts, n_layers = env->n_layers;
     const bool one = a->n_dimensions == 1 && a->n == n_experts;
     const bool each = a->n_dimensions == 2 && a->shape[0] == n_layers && a->shape[1] == n_experts;
+    char shape[SHAPE_TEXT];
     if (!one && !each)
         return moesim_fail(err, MOESIM_EINVAL,
-                           "bias = %.200s: %llu numbers in %u dimensions; it should be [%u] or [%u, %u] (layers, "
-                           "experts)",
-                           p->bias, (unsigned long long)a->n, a->n_dimensions, env->n_experts, env->n_layers,
-                           env->n_experts);
+                           "bias = %.200s is of shape %s; it should be [%u] or [%u, %u] (layers, experts)", p->bias,
+                           shape_text(a, shape), env->n_experts, env->n_layers, env->n_experts);
     for (uint64_t i = 0; i < a->n; i++)
         if (!isfinite(a->values[i]))
             return moesim_fail(err, MOESIM_EINVAL, "bias = %.200s: number %llu is not finite", p->bias,
@@ -140,8 +152,6 @@ enum moesim_status moesim_choice_init(void *state, const void *params, const str
         ok = ROOM(noisy, n);
     if (ok && p->bias_update == MOESIM_BIAS_QUANTILE) {
         ok = ROOM(asked, env->n_experts) && ROOM(asked_sum, env->n_experts);
-        if (p->bias_on == MOESIM_BIAS_ON_SCORES)
-            ok = ok && ROOM(values, n);
         w->quantile = moesim_alloc(arena, moesim_quantile_bias_work(env->max_tokens, env->n_experts), 1);
         ok = ok && w->quantile;
     }
@@ -153,8 +163,14 @@ enum moesim_status moesim_choice_init(void *state, const void *params, const str
     w->last_micro_batch = UINT32_MAX;
     if (w->has_bias)
         fill_bias(env);
-    const enum moesim_status status = choice_losses_init(p, env, &w->losses, err);
-    return status ? status : moesim_token_choice_init(p, env, &s->scratch, err);
+    enum moesim_status status = choice_losses_init(p, env, &w->losses, err);
+    if (!status)
+        status = moesim_token_choice_init(p, env, &s->scratch, err);
+    if (!status) {
+        s->scratch->unbiased = w->losses.unbiased;
+        s->scratch->n_unbiased = w->losses.n_choices;
+    }
+    return status;
 }
 
 /* ---- route ---- */
@@ -200,12 +216,10 @@ static void ask_for_bias(struct moesim_choice_state *s, const struct moesim_batc
         w->n_asked++;
     }
     w->last_micro_batch = batch->micro_batch;
-    const float *values = w->values ? w->values : batch->columns;
-    const size_t stride = w->values ? w->n_experts : batch->stride;
-    if (w->values)
-        moesim_scores(s->choice.score, batch->columns, batch->stride, batch->n_tokens, w->n_experts, w->values);
-    moesim_quantile_bias(values, stride, batch->n_tokens, w->n_experts, s->choice.k, batch->memory, batch->padding,
-                         w->quantile, w->asked);
+    const struct moesim_token_choice *p = &s->choice;
+    moesim_quantile_bias(p->bias_on == MOESIM_BIAS_ON_LOGITS ? MOESIM_IDENTITY : (enum moesim_score)p->score,
+                         batch->columns, batch->stride, batch->n_tokens, w->n_experts, p->k, batch->memory,
+                         batch->padding, w->quantile, w->asked);
 }
 
 enum moesim_status moesim_choice_route(void *state, const struct moesim_batch *batch, struct moesim_plan *plan,
@@ -217,6 +231,7 @@ enum moesim_status moesim_choice_route(void *state, const struct moesim_batch *b
         add_noise(s, batch);
     const struct choice_logits l = choosing_logits(s, batch);
     const float *bias = w->has_bias ? batch->memory : NULL;
+    moesim_token_choice_sums(s->scratch, is_noisy(s, batch) ? NULL : w->losses.sums);
     const enum moesim_status status =
         moesim_token_choice_route(&s->choice, batch, l.value, l.stride, bias, s->scratch, plan, err);
     if (status)

@@ -53,7 +53,8 @@ struct choice_losses {
     struct losses list;
     uint32_t n_experts;
     bool wants_load;
-    double *partial;   /* [max_tokens / CHUNK_TOKENS + 1][2][E] sums of a scope's chunks */
+    struct moesim_score_sums *sums;
+    double *chances;   /* [max_tokens / CHUNK_TOKENS + 1][E] of a scope's chunks, or NULL */
     double *sum;       /* [2][E] over the scope: scores, and chances to be among the k best */
     double *d_sum;     /* [2][E] the losses by one token's score and by its chance, alike for all tokens */
     uint64_t *count;   /* [E] what is counted as f in the scope */
@@ -72,8 +73,7 @@ struct choice_losses {
 struct moesim_choice_work {
     uint32_t n_experts;
     bool has_bias;
-    float *noisy;  /* [max_tokens][E] logits with noise, or NULL */
-    float *values; /* [max_tokens][E] scores for the quantile rule; NULL = not needed, or it looks at logits */
+    float *noisy; /* [max_tokens][E] logits with noise, or NULL */
     void *quantile;
     float *asked;      /* [E] the bias this micro-batch asks for */
     double *asked_sum; /* [E] over the micro-batches before it in the global batch */

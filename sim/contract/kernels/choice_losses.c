@@ -33,7 +33,9 @@ enum moesim_status choice_losses_init(const struct moesim_token_choice *p, const
     l->last_micro_batch = UINT32_MAX;
     bool ok = true;
 #define ROOM(field, n) ((l->field = moesim_alloc(arena, (n), sizeof *l->field)) != NULL)
-    ok = ok && ROOM(partial, n_chunks * 2 * n_experts) && ROOM(sum, 2 * n_experts) && ROOM(d_sum, 2 * n_experts);
+    ok = ok && ROOM(sum, 2 * n_experts) && ROOM(d_sum, 2 * n_experts);
+    if (l->wants_load)
+        ok = ok && ROOM(chances, n_chunks * n_experts);
     ok = ok && ROOM(count, n_experts) && ROOM(first, n_experts) && ROOM(sent, n_experts);
     ok = ok && ROOM(earlier, n_experts) && ROOM(last, n_experts);
     if (p->aux_count == MOESIM_AUX_UNBIASED && !choices_are_unbiased(p))
@@ -41,8 +43,9 @@ enum moesim_status choice_losses_init(const struct moesim_token_choice *p, const
     if (losses_have(&l->list, LOSS_SEQUENCE))
         ok = ok && ROOM(sequence, (size_t)(env->max_tokens > env->max_groups ? env->max_tokens : env->max_groups) + 1);
 #undef ROOM
-    return ok ? MOESIM_OK
-              : moesim_fail(err, MOESIM_ENOMEM, "no memory for the auxiliary losses of %u tokens", env->max_tokens);
+    if (!ok)
+        return moesim_fail(err, MOESIM_ENOMEM, "no memory for the auxiliary losses of %u tokens", env->max_tokens);
+    return moesim_score_sums_init(p->score, env->n_experts, losses_have(&l->list, LOSS_SEQUENCE), env, &l->sums, err);
 }
 
 /* ---- counts ---- */
@@ -154,32 +157,7 @@ static void count_global_batch(const struct token_choice *c, struct choice_losse
     l->last_micro_batch = micro_batch;
 }
 
-/* ---- sums over tokens ---- */
-
-static bool is_shared_out(enum moesim_score score)
-{
-    return score == MOESIM_SIGMOID || score == MOESIM_SQRT_SOFTPLUS;
-}
-
-/* The row's scores; for functions of one logit that do not add up to 1, their sum over experts. */
-static double score_row(const struct token_choice *c, uint32_t token, float *scores)
-{
-    const uint32_t n = c->batch->n_experts;
-    double sum = 1e-20;
-    moesim_rows()->scores(c->p->score, c->batch->columns + (size_t)token * c->batch->stride, n, scores);
-    if (!is_shared_out(c->p->score))
-        return 1;
-    for (uint32_t e = 0; e < n; e++)
-        sum += scores[e] == scores[e] ? (double)scores[e] : 0;
-    return sum;
-}
-
-static void add_scores(const struct token_choice *c, uint32_t token, float *scores, double *sum)
-{
-    const double total = score_row(c, token, scores);
-    for (uint32_t e = 0; e < c->batch->n_experts; e++)
-        sum[e] += scores[e] == scores[e] ? scores[e] / total : 0;
-}
+/* ---- chances to be chosen ---- */
 
 /* The expert whose noisy logit is the one to beat: the token's last choice. */
 static uint32_t rival(const struct token_choice *c, const struct moesim_plan *plan, uint32_t token)
@@ -222,9 +200,9 @@ static void add_chances(const struct token_choice *c, const struct moesim_plan *
         sum[e] += chance[e];
 }
 
-/* l->sum of the scope: chunks in parallel, then chunk after chunk. */
-static void sum_scope(const struct token_choice *c, struct choice_losses *l, const struct moesim_plan *plan,
-                      const struct scope *s, bool load)
+/* sum[E] of the scope's chances: chunks in parallel, then chunk after chunk. */
+static void sum_chances(const struct token_choice *c, struct choice_losses *l, const struct moesim_plan *plan,
+                        const struct scope *s, double *sum)
 {
     const size_t n = l->n_experts;
     const uint32_t n_chunks = (s->last - s->first + CHUNK_TOKENS - 1) / CHUNK_TOKENS;
@@ -232,20 +210,15 @@ static void sum_scope(const struct token_choice *c, struct choice_losses *l, con
     for (uint32_t i = 0; i < n_chunks; i++) {
         const uint32_t first = s->first + i * CHUNK_TOKENS;
         const uint32_t last = s->last - first > CHUNK_TOKENS ? first + CHUNK_TOKENS : s->last;
-        double *sum = l->partial + 2 * n * i;
-        memset(sum, 0, 2 * n * sizeof *sum);
-        for (uint32_t t = first; t < last; t++) {
-            if (!is_routed(plan, t))
-                continue;
-            add_scores(c, t, token_choice_row(c), sum);
-            if (load)
-                add_chances(c, plan, t, token_choice_row(c), sum + n);
-        }
+        double *own = l->chances + n * i;
+        memset(own, 0, n * sizeof *own);
+        for (uint32_t t = first; t < last; t++)
+            if (is_routed(plan, t))
+                add_chances(c, plan, t, token_choice_row(c), own);
     }
-    memset(l->sum, 0, 2 * n * sizeof *l->sum);
     for (uint32_t i = 0; i < n_chunks; i++)
-        for (size_t e = 0; e < 2 * n; e++)
-            l->sum[e] += l->partial[2 * n * i + e];
+        for (size_t e = 0; e < n; e++)
+            sum[e] += l->chances[n * i + e];
 }
 
 /* ---- the forms: value of a scope, and its gradient by the sums ---- */
@@ -323,6 +296,24 @@ static double evaluate(const struct token_choice *c, struct choice_losses *l, co
 
 /* ---- gradient of a scope ---- */
 
+static bool is_shared_out(enum moesim_score score)
+{
+    return score == MOESIM_SIGMOID || score == MOESIM_SQRT_SOFTPLUS;
+}
+
+/* The row's scores; for functions of one logit that do not add up to 1, their sum over experts. */
+static double score_row(const struct token_choice *c, uint32_t token, float *scores)
+{
+    const uint32_t n = c->batch->n_experts;
+    double sum = 1e-20;
+    moesim_rows()->scores(c->p->score, c->batch->columns + (size_t)token * c->batch->stride, n, scores);
+    if (!is_shared_out(c->p->score))
+        return 1;
+    for (uint32_t e = 0; e < n; e++)
+        sum += scores[e] == scores[e] ? (double)scores[e] : 0;
+    return sum;
+}
+
 /* From the loss by a row's scores (shared out over experts where the function asks for it) to its logits. */
 static void row_backward(const struct token_choice *c, const struct choice_losses *l, uint32_t token, float *work,
                          float *d_logits)
@@ -377,8 +368,9 @@ struct pass {
     struct choice_losses *l;
     const struct moesim_plan *plan;
     double value[MOESIM_MAX_AUX];
-    double scale;     /* on every coefficient */
-    float *d_columns; /* NULL = values only */
+    double scale;          /* on every coefficient */
+    float *d_columns;      /* NULL = values only */
+    const double *squares; /* sum over tokens of (ln sum exp logit)^2, where the choice has worked it out; else NULL */
 };
 
 enum scope_kind { SCOPE_GROUP, SCOPE_SEQUENCE, SCOPE_BATCH, SCOPE_NONE };
@@ -415,7 +407,10 @@ static void do_scope(struct pass *pass, enum scope_kind kind, struct scope s)
         s.weight = (double)s.n_wanted / (double)pass->plan->n_wanted;
     if (kind == SCOPE_BATCH)
         count_global_batch(pass->c, l, &s);
-    sum_scope(pass->c, l, pass->plan, &s, load);
+    moesim_score_sums_of(l->sums, s.first, s.last, l->sum);
+    memset(l->sum + l->n_experts, 0, l->n_experts * sizeof *l->sum);
+    if (load)
+        sum_chances(pass->c, l, pass->plan, &s, l->sum + l->n_experts);
     memset(l->d_sum, 0, 2 * (size_t)l->n_experts * sizeof *l->d_sum);
     for (uint32_t i = 0; i < l->list.n; i++) {
         const struct loss *loss = &l->list.item[i];
@@ -461,6 +456,18 @@ static void do_sequences(struct pass *pass)
         do_scope(pass, SCOPE_SEQUENCE, (struct scope){.first = start[i], .last = start[i + 1], .weight = 1.0 / n_used});
 }
 
+static double z_loss(const struct pass *pass, double coef)
+{
+    const struct moesim_batch *batch = pass->c->batch;
+    uint32_t n = 0;
+    if (!pass->squares)
+        return moesim_aux_z(batch->columns, batch->stride, batch->n_tokens, batch->n_experts, batch->padding, coef,
+                            pass->d_columns);
+    for (uint32_t t = 0; t < batch->n_tokens; t++)
+        n += is_routed(pass->plan, t);
+    return n > 0 ? coef * *pass->squares / n : 0;
+}
+
 static void do_all(struct pass *pass)
 {
     const struct moesim_batch *batch = pass->c->batch;
@@ -474,36 +481,21 @@ static void do_all(struct pass *pass)
         do_scope(pass, SCOPE_BATCH, (struct scope){.first = 0, .last = batch->n_tokens, .weight = 1});
     for (uint32_t i = 0; i < list->n; i++)
         if (list->item[i].form == LOSS_Z)
-            pass->value[i] = moesim_aux_z(batch->columns, batch->stride, batch->n_tokens, batch->n_experts,
-                                          batch->padding, pass->scale * list->item[i].coef, pass->d_columns);
-}
-
-/* The best clean scores of every token, for the counts of aux_count = unbiased. */
-static void choose_unbiased(const struct token_choice *c, struct choice_losses *l)
-{
-    const struct moesim_batch *batch = c->batch;
-    const struct rows_select select = {
-        .score = c->p->score, .n = batch->n_experts, .k = l->n_choices, .by_score = c->p->score == MOESIM_RELU};
-#pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
-    for (uint32_t t = 0; t < batch->n_tokens; t += ROWS_LANES) {
-        const float *row[ROWS_LANES];
-        uint32_t *out[ROWS_LANES];
-        for (uint32_t i = 0; i < ROWS_LANES; i++) { /* spare lanes repeat the last row */
-            const size_t token = t + i < batch->n_tokens ? t + i : batch->n_tokens - 1;
-            row[i] = batch->columns + token * batch->stride;
-            out[i] = l->unbiased + token * l->n_choices;
-        }
-        moesim_rows()->select(&select, row, token_choice_row(c), out, NULL);
-    }
+            pass->value[i] = z_loss(pass, pass->scale * list->item[i].coef);
 }
 
 void choice_losses_add(const struct token_choice *c, struct choice_losses *l, struct moesim_plan *plan)
 {
     struct pass pass = {.c = c, .l = l, .plan = plan, .scale = 1};
+    double squares;
     if (l->list.n == 0)
         return;
-    if (l->unbiased)
-        choose_unbiased(c, l);
+    if (!c->scratch->sums) /* the choice was made by other logits than these */
+        moesim_score_sums_begin(l->sums, c->batch, c->batch->columns, c->batch->stride, false);
+    if (l->sums->is_added && c->p->score == MOESIM_SOFTMAX) {
+        squares = score_sums_squares(l->sums);
+        pass.squares = &squares;
+    }
     do_all(&pass);
     for (uint32_t i = 0; i < l->list.n; i++)
         if (l->list.item[i].form != LOSS_LOAD || has_noise(c))
@@ -514,6 +506,8 @@ void choice_losses_backward(const struct token_choice *c, struct choice_losses *
                             struct moesim_grad *grad)
 {
     struct pass pass = {.c = c, .l = l, .plan = plan, .scale = grad->loss_scale, .d_columns = grad->d_columns};
-    if (l->list.n > 0)
-        do_all(&pass);
+    if (l->list.n == 0)
+        return;
+    moesim_score_sums_begin(l->sums, c->batch, c->batch->columns, c->batch->stride, false);
+    do_all(&pass);
 }

@@ -55,9 +55,9 @@ static inline v8f smaller(v8f a, v8f b)
 {
     return (v8f)_mm256_min_ps((__m256)a, (__m256)b);
 }
-static inline bool any(v8i mask)
+static inline uint32_t bits_of(v8i mask)
 {
-    return _mm256_movemask_ps((__m256)mask) != 0;
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
 }
 #else
 static inline v8f pick(v8i mask, v8f yes, v8f no)
@@ -72,14 +72,20 @@ static inline v8f smaller(v8f a, v8f b)
 {
     return pick(a < b, a, b);
 }
-static inline bool any(v8i mask)
+/* Bit i tells whether lane i is set. */
+static inline uint32_t bits_of(v8i mask)
 {
-    int32_t all = 0;
+    uint32_t bits = 0;
     for (int i = 0; i < 8; i++)
-        all |= mask[i];
-    return all != 0;
+        bits |= (uint32_t)(mask[i] & 1) << i;
+    return bits;
 }
 #endif
+
+static inline bool any(v8i mask)
+{
+    return bits_of(mask) != 0;
+}
 
 static inline v8i pick_id(v8i mask, v8i yes, v8i no)
 {
@@ -191,6 +197,8 @@ static inline v8f score8(enum moesim_score score, v8f x)
             y[i] = sqrtf(y[i]);
         return y;
     }
+    case MOESIM_IDENTITY:
+        return x;
     default: /* MOESIM_RELU; NaN stays */
         return pick(x <= splat(0.0f), splat(0.0f), pick(x > splat(FLT_MAX), splat(FLT_MAX), x));
     }

@@ -14,6 +14,8 @@
 #include "sim/contract/kernels/rows_choose.h"
 #include "sim/contract/kernels/rows_scores.h"
 
+#define SCAN_AHEAD 24 /* rows that are asked for before they are needed: a scan takes one cache line of each */
+
 /* ---- elementary functions ---- */
 
 static float rows_exp(float x)
@@ -57,17 +59,8 @@ static void rows_scores(enum moesim_score score, const float *row, uint32_t n, f
     score_row(score, row, n, out);
 }
 
-static void rows_add_scores(enum moesim_score score, const float *scores, uint32_t n, double *sum)
-{
-    const float *const row[8] = {scores}, factor[8] = {factor_of(score, scores, n)};
-    if (factor[0] == factor[0])
-        add_rows(row, factor, 1, n, sum);
-    else
-        add_odd_row(score, scores, 1, n, sum);
-}
-
 /* ln sum exp l over the finite logits; NaN where there are none. */
-static double size_of(const struct softmax *s, const float *row, uint32_t n)
+static double size_of(const struct rows_norm *s, const float *row, uint32_t n)
 {
     float sum = s->sum;
     if (s->infinite) {
@@ -83,56 +76,192 @@ static double size_of(const struct softmax *s, const float *row, uint32_t n)
 
 static double rows_size(const float *row, uint32_t n)
 {
-    const struct softmax s = softmax_of(row, n, row_max(row, n), NULL);
+    const struct rows_norm s = softmax_of(row, n, row_max(row, n), NULL);
     return size_of(&s, row, n);
+}
+
+/* ---- scores of columns ---- */
+
+static struct rows_norm rows_norm(enum moesim_score score, const float *row, uint32_t n)
+{
+    if (score == MOESIM_SOFTMAX)
+        return softmax_of(row, n, row_max(row, n), NULL);
+    const bool bad = !rows_any_finite(row, n);
+    return (struct rows_norm){.sum = bad ? NAN : 1, .odd = bad};
+}
+
+static void rows_scores_at(enum moesim_score score, const struct rows_norm *norm, const uint32_t *token, uint32_t n,
+                           float *values)
+{
+    for (uint32_t i = 0; i < n; i += 8) {
+        const uint32_t m = n - i < 8 ? n - i : 8;
+        const v8f x = load_some(values + i, n - i);
+        v8f max = splat(0.0f), sum = splat(1.0f), y;
+        bool odd = false;
+        for (uint32_t l = 0; l < m; l++) {
+            max[l] = norm[token[i + l]].max;
+            sum[l] = norm[token[i + l]].sum;
+            odd |= norm[token[i + l]].odd;
+        }
+        y = score == MOESIM_SOFTMAX ? exp8(x - max) / sum : score == MOESIM_IDENTITY ? x : score8(score, x);
+        for (uint32_t l = 0; odd && l < m; l++) {
+            const struct rows_norm *own = &norm[token[i + l]];
+            if (own->odd)
+                y[l] = own->sum != own->sum ? NAN : softmax8(own, x)[l];
+        }
+        store_some(values + i, m, y);
+    }
+}
+
+static void rows_scan(struct rows_scan *s)
+{
+    const uint32_t n = s->n_columns, n_low = n < 8 ? n : 8, n_high = n - n_low;
+    const v8f low = load8(s->cut), high = load8(s->cut + 8);
+    for (uint32_t t = s->first; t < s->last; t++) {
+        const float *row = s->logits + t * s->stride;
+        const v8f shift = splat(s->shift[t]);
+        __builtin_prefetch(row + SCAN_AHEAD * s->stride);
+        if (s->shift[t] != s->shift[t])
+            continue;
+        uint32_t bits = bits_of(~(load_some(row, n_low) - shift <= low)) & ((1u << n_low) - 1);
+        if (n_high > 0)
+            bits |= (bits_of(~(load_some(row + 8, n_high) - shift <= high)) & ((1u << n_high) - 1)) << 8;
+        for (; bits != 0; bits &= bits - 1) {
+            const uint32_t j = (uint32_t)__builtin_ctz(bits), at = s->count[j]++;
+            if (at < s->room) {
+                s->value[(size_t)j * s->room + at] = row[j];
+                s->token[(size_t)j * s->room + at] = t;
+            }
+        }
+    }
+}
+
+/* to_order() of orders.h. */
+static inline v8i order8(v8f x)
+{
+    const v8i bits = (v8i)(x + splat(0.0f)), negative = bits >> 31;
+    const v8i number = x == x;
+    return (bits ^ (negative | splat_id(INT32_MIN))) & number;
+}
+
+/* Scores less base of eight rows, spare ones repeated, become columns from place `at` on. */
+static void orders_of(const struct rows_orders *o, const uint32_t token[8], uint32_t at, uint32_t n)
+{
+    v8f x[8];
+    for (uint32_t l = 0; l < 8; l++) {
+        const uint32_t t = token[l];
+        const v8f y = load_some(o->logits + t * o->stride, o->n_columns);
+        x[l] = o->score == MOESIM_SOFTMAX ? softmax8(&o->norm[t], y) : score8(o->score, y);
+        x[l] -= splat(o->base[t]);
+    }
+    transpose8(x);
+    for (uint32_t j = 0; j < o->n_columns; j++) {
+        const v8i order = order8(x[j]);
+        memcpy(o->order + (size_t)j * o->n_rows + at, &order, n * sizeof *o->order);
+    }
+}
+
+static uint32_t rows_orders(const struct rows_orders *o)
+{
+    uint32_t token[8], n = 0, at = 0;
+    for (uint32_t t = 0; t < o->n_rows; t++) {
+        __builtin_prefetch(o->logits + (t + SCAN_AHEAD) * o->stride);
+        if (o->base[t] == o->base[t])
+            token[n++] = t;
+        if (n == 0 || (n < 8 && t + 1 < o->n_rows))
+            continue;
+        for (uint32_t l = n; l < 8; l++)
+            token[l] = token[l - 1];
+        orders_of(o, token, at, n);
+        at += n;
+        n = 0;
+    }
+    return at;
+}
+
+/* ---- sums over rows ---- */
+
+/* Adds n_rows rows, values[l]: their scores, or with `parts` what softmax shares out. A row without a finite value adds
+ * nothing. */
+static void add_scores(enum moesim_score score, const float *values, bool parts, const struct rows_norm *norm,
+                       uint32_t n_rows, uint32_t n, double *sum)
+{
+    const float *row[8];
+    float factor[8];
+    uint32_t n_fit = 0;
+    for (uint32_t l = 0; l < n_rows; l++) {
+        row[n_fit] = values + l * (size_t)n;
+        factor[n_fit] = parts || is_shared_out(score) ? 1 / norm[l].sum : 1;
+        if (!norm[l].odd)
+            n_fit++;
+        else
+            add_odd_row(score, row[n_fit], parts ? norm[l].sum : 1, n, sum);
+    }
+    add_rows(row, factor, n_fit, n, sum);
+}
+
+static void rows_add_scores(enum moesim_score score, const float *scores, uint32_t n, double *sum)
+{
+    const float all = rows_sum(scores, n);
+    const struct rows_norm norm = {.sum = all, .odd = is_odd_sum(score, all)};
+    add_scores(score, scores, false, &norm, 1, n, sum);
+}
+
+static void rows_sum_scores(enum moesim_score score, const float *const row[8], uint32_t n_rows, uint32_t n,
+                            float *values, double *sum)
+{
+    const bool softmax = score == MOESIM_SOFTMAX;
+    struct rows_norm norm[8];
+    for (uint32_t l = 0; l < n_rows; l++) {
+        float *own = values + l * (size_t)n;
+        norm[l] = softmax ? softmax_of(row[l], n, row_max(row[l], n), own) : score_row(score, row[l], n, own);
+    }
+    add_scores(score, values, softmax, norm, n_rows, n, sum);
 }
 
 /* ---- selection ---- */
 
-/* s->sum += the scores of eight rows, given as values[l] over norm[l].sum (norm NULL: as they are). A row without a
- * finite value adds nothing. */
-static void add_scores(const struct rows_select *s, const float *values, const struct softmax *norm,
-                       uint32_t *const expert[8])
+/* Lanes that do not repeat the one before. */
+static uint32_t count_lanes(uint32_t *const expert[8])
 {
-    const float *row[8];
-    float factor[8];
-    uint32_t n = 0;
-    for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++) {
-        row[n] = values + l * (size_t)s->n;
-        factor[n] = !norm ? factor_of(s->score, row[n], s->n) : norm[l].odd ? NAN : 1 / norm[l].sum;
-        if (factor[n] == factor[n])
-            n++;
-        else
-            add_odd_row(s->score, row[n], norm ? norm[l].sum : 1, s->n, s->sum);
-    }
-    add_rows(row, factor, n, s->n, s->sum);
+    uint32_t n = 1;
+    while (n < 8 && !repeats(expert, n))
+        n++;
+    return n;
 }
 
-static void add_sizes(const struct rows_select *s, const float *const row[8], const struct softmax norm[8],
+static void add_sizes(const struct rows_select *s, const float *const row[8], const struct rows_norm norm[8],
                       uint32_t *const expert[8])
 {
-    for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++) {
+    const uint32_t n_rows = count_lanes(expert);
+    for (uint32_t l = 0; l < n_rows; l++) {
         const double size = size_of(&norm[l], row[l], s->n);
         *s->squares += size == size ? size * size : 0;
     }
 }
 
-/* The softmax of each row where nothing was compared by it; with s->sum what the rows share out goes to `values`. */
-static void find_softmax(const struct rows_select *s, const float *const row[8], float *values,
-                         uint32_t *const expert[8], struct softmax norm[8])
+/* What rows that were compared by logits have as scores, as far as that is wanted; s->sum is added to by way of
+ * `values`. */
+static void find_norms(const struct rows_select *s, const float *const row[8], float *values, uint32_t *const expert[8],
+                       struct rows_norm norm[8])
 {
+    const bool softmax = s->score == MOESIM_SOFTMAX;
     for (uint32_t l = 0; l < 8; l++) {
         const uint32_t best = expert[l][0];
         const float max = !s->shift && best != MOESIM_NO_EXPERT ? row[l][best] : row_max(row[l], s->n);
-        norm[l] =
-            s->sum ? softmax_of(row[l], s->n, max, values + l * (size_t)s->n) : softmax_of(row[l], s->n, max, NULL);
+        if (!s->sum)
+            norm[l] = softmax_of(row[l], s->n, max, NULL);
+        else if (softmax)
+            norm[l] = softmax_of(row[l], s->n, max, values + l * (size_t)s->n);
+        else
+            norm[l] = score_row(s->score, row[l], s->n, values + l * (size_t)s->n);
     }
     if (s->sum)
-        add_scores(s, values, norm, expert);
+        add_scores(s->score, values, softmax, norm, count_lanes(expert), s->n, s->sum);
 }
 
 /* The scores of what was chosen, lane by lane in a vector. */
-static void chosen_scores(const struct rows_select *s, const float *const row[8], const struct softmax norm[8],
+static void chosen_scores(const struct rows_select *s, const float *const row[8], const struct rows_norm norm[8],
                           uint32_t *const expert[8], float *const score[8])
 {
     v8f max, sum;
@@ -158,20 +287,19 @@ static void chosen_scores(const struct rows_select *s, const float *const row[8]
 /* What the rows are compared by, where that is not the logits themselves: v[l] in `values`. Scores are added up on the
  * way, before the bias. */
 static void set_values(const struct rows_select *s, const float *const row[8], float *values, uint32_t *const expert[8],
-                       struct softmax norm[8], const float *v[8])
+                       struct rows_norm norm[8], const float *v[8])
 {
     const uint32_t n = s->n;
     for (uint32_t l = 0; l < 8; l++) {
         float *own = values + l * (size_t)n;
-        if (s->shift || s->by_score)
-            v[l] = own;
+        v[l] = own;
         for (uint32_t e = 0; s->shift && e < n; e++)
             own[e] = row[l][e] + s->shift[e];
         if (!s->shift)
             norm[l] = score_row(s->score, row[l], n, own);
     }
-    if (s->sum)
-        add_scores(s, values, NULL, expert);
+    if (s->by_score && s->sum)
+        add_scores(s->score, values, false, norm, count_lanes(expert), n, s->sum);
     for (uint32_t l = 0; s->bias && l < 8; l++)
         for (uint32_t e = 0; e < n; e++)
             values[l * (size_t)n + e] += s->bias[e];
@@ -180,11 +308,11 @@ static void set_values(const struct rows_select *s, const float *const row[8], f
 static void rows_select8(const struct rows_select *s, const float *const row[8], float *values,
                          uint32_t *const expert[8], float *const score[8])
 {
-    const bool softmax = s->score == MOESIM_SOFTMAX, scored = s->by_score || (s->sum && !softmax);
-    struct softmax norm[8] = {0};
+    const bool softmax = s->score == MOESIM_SOFTMAX;
+    struct rows_norm norm[8] = {0};
     const float *v[8];
     memcpy(v, row, sizeof v);
-    if (s->shift || scored)
+    if (s->shift || s->by_score)
         set_values(s, row, values, expert, norm, v);
     if (s->n_groups <= 1)
         choose(v, s->n, s->k, expert);
@@ -192,8 +320,8 @@ static void rows_select8(const struct rows_select *s, const float *const row[8],
         choose_in_kept_groups(s, values, expert);
     else
         choose_in_every_group(s, values, expert);
-    if (softmax && !scored && (s->want_score || s->sum || s->squares))
-        find_softmax(s, row, values, expert, norm);
+    if (!s->by_score && (s->sum || (softmax && (s->want_score || s->squares))))
+        find_norms(s, row, values, expert, norm);
     if (s->squares)
         add_sizes(s, row, norm, expert);
     if (s->want_score)
@@ -223,7 +351,13 @@ const struct rows_kernels ROWS_KERNELS = {
     .normal_cdf = rows_normal_cdf,
     .scores = rows_scores,
     .add_scores = rows_add_scores,
+    .sum_scores = rows_sum_scores,
     .size = rows_size,
+    .norm = rows_norm,
+    .scores_at = rows_scores_at,
+    .scan = rows_scan,
+    .orders = rows_orders,
     .select = rows_select8,
+    .rank_above = rows_rank_above,
     .keep_groups = rows_keep_groups,
 };

@@ -13,6 +13,8 @@
 #include <moesim/kernels.h>
 
 #define ROWS_LANES 8       /* rows that one select() call takes */
+#define ROWS_RANKED 256    /* most values that rank_above() puts in order */
+#define ROWS_COLUMNS 16    /* most columns of a scan: a cache line of each row */
 #define ROWS_PARALLEL 1024 /* fewer rows are not worth waking a second thread */
 
 /* What to choose from each row. */
@@ -24,7 +26,7 @@ struct rows_select {
     bool by_score;      /* compare float32 scores (plus bias); else logits */
     const float *shift; /* [n] added to the logits for selection only, not with by_score; NULL = none */
 
-    /* what the rows add to, unless NULL and not with a shift; a lane that repeats the one before adds nothing */
+    /* what the rows add to, unless NULL; a lane that repeats the one before adds nothing */
     double *sum;     /* [n] += the scores, divided by their sum over experts if they do not add up to 1 by themselves */
     double *squares; /* += (ln sum exp logit)^2, for softmax */
 
@@ -46,6 +48,41 @@ static inline size_t rows_groups_scratch(uint32_t n, uint32_t n_groups)
     return ROWS_LANES * (size_t)n_groups + n;
 }
 
+/* What a row's scores are made of. Softmax: exp(x - max) / sum, where with `infinite` sum counts the +inf logits, which
+ * share everything, and is NaN in a row without a finite value. Other scores: their sum. In an `odd` row there is NaN
+ * or +inf, or the sum is no number to divide by. */
+struct rows_norm {
+    float max, sum;
+    bool odd, infinite;
+};
+
+/* Looks through a few columns of rows [first, last) for logits that are not at most shift + cut; rows with NaN for
+ * shift are passed over. */
+struct rows_scan {
+    const float *logits; /* of the first column */
+    size_t stride;
+    uint32_t first, last, n_columns;
+    const float *shift; /* [last] */
+    float cut[ROWS_COLUMNS];
+
+    /* by column, `room` of each: logit and row of what was found, by rising row; count goes on beyond room */
+    uint32_t room;
+    float *value;    /* [n_columns][room] */
+    uint32_t *token; /* [n_columns][room] */
+    uint32_t count[ROWS_COLUMNS];
+};
+
+/* Up to eight columns of scores, less `base`, of the rows whose base is a number. */
+struct rows_orders {
+    enum moesim_score score;
+    const float *logits; /* of the first column */
+    size_t stride;
+    uint32_t n_rows, n_columns;
+    const struct rows_norm *norm; /* [n_rows] for softmax */
+    const float *base;            /* [n_rows] */
+    uint32_t *order;              /* [n_columns][n_rows] whole numbers of their order, as in orders.h */
+};
+
 struct rows_kernels {
     const char *name;
     float (*exp)(float x);
@@ -56,12 +93,26 @@ struct rows_kernels {
     void (*scores)(enum moesim_score score, const float *row, uint32_t n, float *out);
     /* sum[n] += one row of such scores, as rows_select.sum. */
     void (*add_scores)(enum moesim_score score, const float *scores, uint32_t n, double *sum);
+    /* The same of up to eight rows of logits; `values` is [ROWS_LANES][n]. */
+    void (*sum_scores)(enum moesim_score score, const float *const row[ROWS_LANES], uint32_t n_rows, uint32_t n,
+                       float *values, double *sum);
     /* ln sum exp l over the row's finite logits; NaN where there are none. */
     double (*size)(const float *row, uint32_t n);
+    /* What a row's scores are made of; for other scores than softmax `sum` only tells a bad row (NaN) from others. */
+    struct rows_norm (*norm)(enum moesim_score score, const float *row, uint32_t n);
+    /* values[n]: logits of rows token[n] become their scores. */
+    void (*scores_at)(enum moesim_score score, const struct rows_norm *norm, const uint32_t *token, uint32_t n,
+                      float *values);
+    void (*scan)(struct rows_scan *scan);
+    /* Fills the columns from the front; returns how many rows that are. */
+    uint32_t (*orders)(const struct rows_orders *o);
     /* For each of eight rows the k best experts, best first, into expert[lane][k] and score[lane][k]. `values`
      * ([rows_scratch]) is used when by_score, with a shift or a sum. */
     void (*select)(const struct rows_select *s, const float *const row[ROWS_LANES], float *values,
                    uint32_t *const expert[ROWS_LANES], float *const score[ROWS_LANES]);
+    /* The places of values above `cut`, by falling value, of equal ones the first; returns how many there are. Above
+     * ROWS_RANKED they are only counted. */
+    uint32_t (*rank_above)(const float *v, uint32_t n, float cut, uint32_t *expert);
     /* The kept groups of one row of values, by rising id; MOESIM_NO_EXPERT where there are fewer. kept is
      * [topk_groups], `scratch` [rows_groups_scratch]. */
     void (*keep_groups)(const struct rows_select *s, const float *values, float *scratch, uint32_t *kept);

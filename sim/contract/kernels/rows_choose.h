@@ -308,4 +308,85 @@ static void choose_in_every_group(const struct rows_select *s, const float *valu
     }
 }
 
+/* ---- all values above a bound ---- */
+
+#ifdef __AVX2__
+/* Entry m lists the bits that are set in m, lowest first, four bits each: acc = 16 acc + b for each of them from the
+ * highest down. */
+#define TAKE(acc, m, b) ((acc) * (1 + 15 * ((m) >> (b)&1u)) + (b) * ((m) >> (b)&1u))
+#define LIST(m) TAKE(TAKE(TAKE(TAKE(TAKE(TAKE(TAKE(TAKE(0u, m, 7), m, 6), m, 5), m, 4), m, 3), m, 2), m, 1), m, 0)
+#define LIST_4(m) LIST(m), LIST((m) + 1u), LIST((m) + 2u), LIST((m) + 3u)
+#define LIST_16(m) LIST_4(m), LIST_4((m) + 4u), LIST_4((m) + 8u), LIST_4((m) + 12u)
+#define LIST_64(m) LIST_16(m), LIST_16((m) + 16u), LIST_16((m) + 32u), LIST_16((m) + 48u)
+static const uint32_t set_bits[256] = {LIST_64(0u), LIST_64(64u), LIST_64(128u), LIST_64(192u)};
+
+/* Writes the lanes whose bits are set, and their numbers from `first`, one after the other; room for eight is used. */
+static inline void write_lanes(uint32_t bits, v8f x, uint32_t first, float *value, uint32_t *id)
+{
+    const __m256i shift = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    const __m256i lane = _mm256_srlv_epi32(_mm256_set1_epi32((int32_t)set_bits[bits]), shift); /* its lowest 3 bits */
+    const __m256i number = _mm256_and_si256(lane, _mm256_set1_epi32(7));
+    _mm256_storeu_ps(value, _mm256_permutevar8x32_ps((__m256)x, lane));
+    _mm256_storeu_si256((__m256i *)id, _mm256_add_epi32(number, _mm256_set1_epi32((int32_t)first)));
+}
+#else
+static inline void write_lanes(uint32_t bits, v8f x, uint32_t first, float *value, uint32_t *id)
+{
+    for (; bits != 0; bits &= bits - 1) {
+        const uint32_t lane = (uint32_t)__builtin_ctz(bits);
+        *value++ = x[lane];
+        *id++ = first + lane;
+    }
+}
+#endif
+
+/* The values above `cut` and where they stand, as long as there are no more than ROWS_RANKED; returns how many there
+ * are. Both arrays have room for eight more. */
+static uint32_t gather_above(const float *v, uint32_t n, float cut, float *value, uint32_t *id)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i += 8) {
+        const v8f x = n - i >= 8 ? load8(v + i) : load_tail(v + i, n - i);
+        const uint32_t bits = bits_of(x > splat(cut));
+        if (count <= ROWS_RANKED)
+            write_lanes(bits, x, i, value + count, id + count);
+        count += (uint32_t)__builtin_popcount(bits);
+    }
+    return count;
+}
+
+/* expert[n] = the ids by falling value, of equal ones as they stand: each goes to the place of the number of those
+ * before it. `value` has room for
+ * eight more. */
+static void rank_by_counting(const float *value, const uint32_t *id, uint32_t n, uint32_t *expert)
+{
+    const v8i lane = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (uint32_t i = 0; i < n; i += 8) {
+        const v8f x = load8(value + i);
+        const uint32_t end = n - i < 8 ? n : i + 8;
+        v8i place = splat_id(0);
+        uint32_t j = 0;
+        for (; j < i; j++)
+            place -= splat(value[j]) >= x;
+        for (; j < end; j++)
+            place -= pick_id(lane > splat_id((int32_t)(j - i)), splat(value[j]) >= x, splat(value[j]) > x);
+        for (; j < n; j++)
+            place -= splat(value[j]) > x;
+        for (uint32_t l = 0; l < end - i; l++)
+            expert[place[l]] = id[i + l];
+    }
+}
+
+static uint32_t rows_rank_above(const float *v, uint32_t n, float cut, uint32_t *expert)
+{
+    float value[ROWS_RANKED + 8];
+    uint32_t id[ROWS_RANKED + 8];
+    const uint32_t count = gather_above(v, n, cut, value, id);
+    if (count <= ROWS_RANKED) {
+        memset(value + count, 0, 8 * sizeof *value);
+        rank_by_counting(value, id, count, expert);
+    }
+    return count;
+}
+
 #endif

@@ -11,13 +11,6 @@
 #include "sim/contract/kernels/lanes.h"
 #include "sim/contract/kernels/rows.h"
 
-/* What turns a logit of the row into its share: exp(x - max) / sum. With `infinite`, sum counts the +inf logits, which
- * share everything. The sum is NaN in a row without a finite value. An `odd` row has NaN or +inf. */
-struct softmax {
-    float max, sum;
-    bool odd, infinite;
-};
-
 static inline v8f load_some(const float *p, uint32_t n)
 {
     return n >= 8 ? load8(p) : load_tail(p, n);
@@ -41,24 +34,31 @@ static inline float row_max(const float *row, uint32_t n)
     return max;
 }
 
+#define SUM_COLUMNS 4096u /* a sum of more is a sum of such sums: a float that grows too long loses what is added */
+
 /* The sum of exp(row - max), the parts of which go to `out` unless that is NULL. */
 static inline __attribute__((always_inline)) float sum_exps(const float *row, uint32_t n, float max, float *out)
 {
-    v8f acc = splat(0.0f);
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const v8f e = exp8_below_0(load8(row + i) - splat(max));
-        if (out)
-            memcpy(out + i, &e, sizeof e);
-        acc += e;
+    v8f total = splat(0.0f);
+    for (uint32_t i = 0; i < n;) {
+        const uint32_t end = n - i < SUM_COLUMNS ? n : i + SUM_COLUMNS;
+        v8f acc = splat(0.0f);
+        for (; i + 8 <= end; i += 8) {
+            const v8f e = exp8_below_0(load8(row + i) - splat(max));
+            if (out)
+                memcpy(out + i, &e, sizeof e);
+            acc += e;
+        }
+        if (i < end) {
+            const v8f e = exp8_below_0(load_tail(row + i, n - i) - splat(max));
+            if (out)
+                store_some(out + i, n - i, e);
+            acc += e;
+            i = n;
+        }
+        total += acc;
     }
-    if (i < n) {
-        const v8f e = exp8_below_0(load_tail(row + i, n - i) - splat(max));
-        if (out)
-            store_some(out + i, n - i, e);
-        acc += e;
-    }
-    return sum_lanes(acc);
+    return sum_lanes(total);
 }
 
 /* +inf: 1 of sum, finite or -inf: 0, NaN: NaN. */
@@ -68,9 +68,9 @@ static inline v8f share_beside_infinity(v8f x)
 }
 
 /* A row with NaN or +inf: NaN takes no part. */
-static struct softmax softmax_odd(const float *row, uint32_t n, float *out)
+static struct rows_norm softmax_odd(const float *row, uint32_t n, float *out)
 {
-    struct softmax s = {.max = -INFINITY, .odd = true};
+    struct rows_norm s = {.max = -INFINITY, .odd = true};
     uint32_t n_infinite = 0;
     for (uint32_t i = 0; i < n; i++) {
         const bool finite = row[i] - row[i] == 0;
@@ -92,55 +92,81 @@ static struct softmax softmax_odd(const float *row, uint32_t n, float *out)
 }
 
 /* The row's softmax; `out` (NULL = not wanted) gets what it shares out: score = out / sum. */
-static inline __attribute__((always_inline)) struct softmax softmax_of(const float *row, uint32_t n, float max,
-                                                                       float *out)
+static inline __attribute__((always_inline)) struct rows_norm softmax_of(const float *row, uint32_t n, float max,
+                                                                         float *out)
 {
-    const struct softmax s = {.max = max, .sum = sum_exps(row, n, max, out)};
+    const struct rows_norm s = {.max = max, .sum = sum_exps(row, n, max, out)};
     return s.sum == s.sum ? s : softmax_odd(row, n, out);
 }
 
-static inline v8f softmax8(const struct softmax *s, v8f x)
+static inline v8f softmax8(const struct rows_norm *s, v8f x)
 {
     return (s->infinite ? share_beside_infinity(x) : exp8(x - splat(s->max))) / splat(s->sum);
 }
 
-/* out[n] = the scores of the row; what they were made of, for softmax. */
-static inline struct softmax score_row(enum moesim_score score, const float *row, uint32_t n, float *out)
-{
-    struct softmax s = {0};
-    if (score == MOESIM_SOFTMAX) {
-        s = softmax_of(row, n, row_max(row, n), out);
-        for (uint32_t i = 0; i < n; i += 8)
-            store_some(out + i, n - i, load_some(out + i, n - i) / splat(s.sum));
-        return s;
-    }
-    const bool bad = !rows_any_finite(row, n);
-    for (uint32_t i = 0; i < n; i += 8)
-        store_some(out + i, n - i, bad ? splat(NAN) : score8(score, load_some(row + i, n - i)));
-    return s;
-}
-
-/* ---- sums over rows ---- */
-
-/* Whether scores are divided by their sum over experts before they are added up: those that do not add up to 1. */
+/* Whether scores are divided by their sum over experts before they are added up over rows: those that do not
+ * add up to 1. */
 static inline bool is_shared_out(enum moesim_score score)
 {
     return score == MOESIM_SIGMOID || score == MOESIM_SQRT_SOFTPLUS;
 }
 
-/* What scores or parts of them are multiplied by before they are added up; NaN for a row that needs care, one with NaN
- * or with a sum that is no number. */
-static inline float factor_of(enum moesim_score score, const float *scores, uint32_t n)
+/* Whether that sum is no number to divide by, or NaN is in it. */
+static inline bool is_odd_sum(enum moesim_score score, float sum)
+{
+    return !(sum - sum == 0) || (is_shared_out(score) && !(1 / sum < INFINITY));
+}
+
+/* out[n] = the scores of the row by a function of one logit; returns their sum. */
+static inline __attribute__((always_inline)) float score_each(const enum moesim_score score, const float *row,
+                                                              uint32_t n, float *out)
 {
     v8f acc = splat(0.0f);
     uint32_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        acc += load8(scores + i);
-    for (; i < n; i++)
-        acc[0] += scores[i];
-    const float sum = sum_lanes(acc), factor = is_shared_out(score) ? 1 / sum : 1;
-    return sum - sum == 0 && factor - factor == 0 ? factor : NAN;
+    for (; i + 8 <= n; i += 8) {
+        const v8f y = score8(score, load8(row + i));
+        memcpy(out + i, &y, sizeof y);
+        acc += y;
+    }
+    if (i < n) { /* what is missing scores 0 */
+        const v8f y = score8(score, load_tail(row + i, n - i));
+        store_some(out + i, n - i, y);
+        acc += y;
+    }
+    return sum_lanes(acc);
 }
+
+/* out[n] = the scores of the row. */
+static inline struct rows_norm score_row(enum moesim_score score, const float *row, uint32_t n, float *out)
+{
+    struct rows_norm s = {0};
+    switch (score) {
+    case MOESIM_SOFTMAX:
+        s = softmax_of(row, n, row_max(row, n), out);
+        for (uint32_t i = 0; i < n; i += 8)
+            store_some(out + i, n - i, load_some(out + i, n - i) / splat(s.sum));
+        return s;
+    case MOESIM_SIGMOID:
+        s.sum = score_each(MOESIM_SIGMOID, row, n, out);
+        break;
+    case MOESIM_SQRT_SOFTPLUS:
+        s.sum = score_each(MOESIM_SQRT_SOFTPLUS, row, n, out);
+        break;
+    case MOESIM_RELU:
+        s.sum = score_each(MOESIM_RELU, row, n, out);
+        break;
+    case MOESIM_IDENTITY:
+        s.sum = score_each(MOESIM_IDENTITY, row, n, out);
+        break;
+    }
+    const bool bad = !rows_any_finite(row, n);
+    for (uint32_t i = 0; bad && i < n; i++)
+        out[i] = NAN;
+    s.odd = bad || is_odd_sum(score, s.sum);
+    return s;
+}
+
+/* ---- sums over rows ---- */
 
 /* sum += a row of scores, each divided by `norm`, with NaN, which count as 0, or with a sum beyond float. */
 static void add_odd_row(enum moesim_score score, const float *scores, float norm, uint32_t n, double *sum)

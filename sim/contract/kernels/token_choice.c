@@ -158,8 +158,8 @@ static void take_from_list(const struct token_choice *c, uint32_t token)
     memcpy(c->plan->weight + to, s->list_score + from, c->p->k * sizeof *s->list_score);
 }
 
-/* Chooses for the chunk's tokens, eight at a time: experts and raw scores into the plan, or into the list. */
-static void choose_chunk(const struct token_choice *c, const struct rows_select *select, const struct chunk *chunk)
+/* Chooses for tokens [first, last), eight at a time: experts and raw scores into the plan, or into the list. */
+static void choose_tokens(const struct token_choice *c, const struct rows_select *select, uint32_t first, uint32_t last)
 {
     const struct rows_kernels *rows = moesim_rows();
     const struct moesim_plan *plan = c->plan;
@@ -170,16 +170,16 @@ static void choose_chunk(const struct token_choice *c, const struct rows_select 
     uint32_t *expert[ROWS_LANES];
     float *score[ROWS_LANES];
     uint32_t n = 0;
-    for (uint32_t t = chunk->first; t < chunk->last; t++) {
+    for (uint32_t t = first; t < last; t++) {
         if (!(padding && padding[t])) {
             row[n] = c->logits + t * c->stride;
-            if (chunk->last - t > 2 * ROWS_LANES)
+            if (last - t > 2 * ROWS_LANES)
                 prefetch_row(row[n] + 2 * ROWS_LANES * c->stride, select->n);
             expert[n] = s->list ? s->list + (size_t)t * s->n_listed : plan->expert + plan->first[t];
             score[n] = s->list ? s->list_score + (size_t)t * s->n_listed : plan->weight + plan->first[t];
             n++;
         }
-        if (n == 0 || (n < ROWS_LANES && t + 1 < chunk->last))
+        if (n == 0 || (n < ROWS_LANES && t + 1 < last))
             continue;
         for (; n < ROWS_LANES; n++) { /* spare lanes repeat the last row */
             row[n] = row[n - 1];
@@ -189,9 +189,24 @@ static void choose_chunk(const struct token_choice *c, const struct rows_select 
         rows->select(select, row, values, expert, score);
         n = 0;
     }
-    for (uint32_t t = chunk->first; s->list && t < chunk->last; t++)
+    for (uint32_t t = first; s->list && t < last; t++)
         if (!(padding && padding[t]))
             take_from_list(c, t);
+}
+
+/* Chooses for a chunk's tokens; segment by segment where their scores are added up. */
+static void choose_chunk(const struct token_choice *c, struct rows_select select, const struct chunk *chunk)
+{
+    struct moesim_score_sums *sums = c->scratch->sums;
+    if (!sums || !sums->is_added) {
+        choose_tokens(c, &select, chunk->first, chunk->last);
+        return;
+    }
+    for (uint32_t i = score_sums_find(sums, chunk->first); i < sums->n && sums->segment[i].first < chunk->last; i++) {
+        select.sum = sums->sum + (size_t)i * sums->n_experts;
+        select.squares = select.score == MOESIM_SOFTMAX ? &sums->segment[i].squares : NULL;
+        choose_tokens(c, &select, sums->segment[i].first, sums->segment[i].last);
+    }
 }
 
 struct rows_select token_choice_select(const struct token_choice *c)
@@ -212,6 +227,17 @@ struct rows_select token_choice_select(const struct token_choice *c)
         .group_score = p->group_score,
         .group_best = p->topk_groups > 0 ? p->k / p->topk_groups : 0,
     };
+}
+
+void token_choice_one(const struct rows_select *select, const float *row, float *values, uint32_t *expert)
+{
+    const float *rows[ROWS_LANES];
+    uint32_t *out[ROWS_LANES];
+    for (uint32_t l = 0; l < ROWS_LANES; l++) {
+        rows[l] = row;
+        out[l] = expert;
+    }
+    moesim_rows()->select(select, rows, values, out, NULL);
 }
 
 /* What decides whether a second choice is kept: its weight as if nothing were dropped, or its score where weights are
@@ -256,11 +282,18 @@ static void choose(struct token_choice *c)
         struct rows_select own = select;
         if (c->shift)
             own.shift = c->shift + (size_t)s->chunk[i].group * select.n;
-        choose_chunk(c, &own, &s->chunk[i]);
+        choose_chunk(c, own, &s->chunk[i]);
+        if (s->unbiased)
+            token_choice_unbiased(c, &s->chunk[i]);
         if (s->withdrawn)
             withdraw_seconds(c, &s->chunk[i]);
         token_choice_count(c, &s->chunk[i]);
     }
+}
+
+void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struct moesim_score_sums *sums)
+{
+    scratch->sums = sums;
 }
 
 void moesim_plan_choices(struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t k)
@@ -310,6 +343,8 @@ enum moesim_status moesim_token_choice_route(const struct moesim_token_choice *p
     c.logits = logits;
     c.stride = stride;
     c.bias = bias;
+    if (scratch->sums)
+        moesim_score_sums_begin(scratch->sums, batch, logits, stride, true);
     moesim_plan_choices(plan, batch, p->k);
     choose(&c);
     sum_chunks(&c);

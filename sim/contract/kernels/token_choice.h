@@ -15,8 +15,7 @@
 #include <moesim/random.h>
 
 #include "sim/contract/kernels/rows.h"
-
-#define CHUNK_TOKENS 1024
+#include "sim/contract/kernels/score_sums.h"
 
 /* The kernels' own random numbers; routers count their streams from MOESIM_STREAM_ROUTER upwards. */
 enum { STREAM_NOISE = MOESIM_STREAM_ROUTER + 253, STREAM_SECOND, STREAM_PRIORITY };
@@ -36,6 +35,11 @@ struct moesim_token_choice_scratch {
     float *row;          /* [n_threads][row_size] */
     size_t row_size;     /* at least ROWS_LANES rows of E */
     uint32_t *taken;     /* [max_groups][E] slots handed out */
+
+    struct moesim_score_sums *sums; /* what the next route() adds its logits' scores to; NULL = nothing */
+
+    uint32_t n_unbiased;
+    uint32_t *unbiased; /* [max_tokens * n_unbiased] the best of the batch's own columns, for who asks; else NULL */
 
     uint32_t *withdrawn; /* [max_tokens] a second choice that was not kept, or MOESIM_NO_EXPERT; NULL = all are kept */
 
@@ -112,6 +116,11 @@ static inline uint32_t token_choice_listed(const struct moesim_token_choice *p, 
 
 /* token_choice.c: how experts are chosen. */
 struct rows_select token_choice_select(const struct token_choice *c);
+/* The k best of one row alone; `values` is [rows_scratch]. */
+void token_choice_one(const struct rows_select *select, const float *row, float *values, uint32_t *expert);
+
+/* unbiased.c: the best clean scores of the chunk's tokens, of which the choices are known, into scratch->unbiased. */
+void token_choice_unbiased(const struct token_choice *c, const struct chunk *chunk);
 
 /* fit.c: capacity per group; then slots and fates of all pairs whose expert is set. */
 void token_choice_capacity(struct token_choice *c);

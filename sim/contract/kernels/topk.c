@@ -70,6 +70,19 @@ void moesim_heap_sort(struct topk_heap *heap)
     }
 }
 
+uint32_t moesim_rank_above(const float *values, uint32_t n, float cut, uint32_t *expert)
+{
+    const uint32_t count = moesim_rows()->rank_above(values, n, cut, expert);
+    if (count <= ROWS_RANKED)
+        return count;
+    struct topk_heap heap = {.value = values, .stride = 1, .item = expert, .limit = count};
+    for (uint32_t e = 0; e < n; e++)
+        if (values[e] > cut)
+            moesim_heap_offer(&heap, e);
+    moesim_heap_sort(&heap);
+    return count;
+}
+
 uint32_t moesim_topk_column(const float *values, size_t stride, uint32_t first, uint32_t last, uint32_t column,
                             uint32_t count, const uint8_t *skip, uint32_t *row)
 {

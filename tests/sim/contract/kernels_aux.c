@@ -7,6 +7,7 @@
 
 #include <moesim/kernels.h>
 #include <moesim/random.h>
+#include <moesim/router.h>
 
 #include "tests/vectors.h"
 
@@ -138,4 +139,58 @@ Test(kernels_aux, gradients)
         c[e] = at;
         cr_assert_float_eq(d_c[e], (above - below) / 2e-5, 1e-7);
     }
+}
+
+/* Sums over groups, sequences and the batch, more of them than are kept at hand, added by the caller or worked out. */
+Test(kernels_aux, sums_of_scores)
+{
+    enum { T = 3000, E = 5 };
+    static float x[T * E], s[T * E];
+    static uint8_t padding[T];
+    static uint32_t sequence[T];
+    static const uint32_t group_start[] = {0, 1500, 1500, T};
+    const struct moesim_random d = {.seed = 9, .stream = MOESIM_STREAM_TEST};
+    struct moesim_arena *arena = moesim_arena_create(0);
+    const struct moesim_env env = {.max_tokens = T, .arena = arena};
+    struct moesim_score_sums *sums;
+    struct moesim_error err;
+    moesim_random_normals(&d, 0, T * E, x);
+    for (uint32_t t = 0; t < T; t++) {
+        sequence[t] = t < 1400 ? t / 7 : t / 1000 + 1000; /* 200 short ones, then long ones */
+        padding[t] = t % 13 == 4;
+        x[t * E + t % E] = t % 100 == 9 ? NAN : x[t * E + t % E];
+    }
+    struct moesim_batch batch = {.n_tokens = T, .n_groups = 3, .group_start = group_start, .padding = padding};
+    batch.sequence_id = sequence;
+    static const uint32_t range[][2] = {{0, 1500}, {1500, 1500}, {1500, T}, {0, 7}, {7, 14}, {1393, 1400}, {0, T}};
+    for (int f = MOESIM_SOFTMAX; f <= MOESIM_RELU; f++) {
+        const bool shared = f == MOESIM_SIGMOID || f == MOESIM_SQRT_SOFTPLUS;
+        moesim_scores((enum moesim_score)f, x, E, T, E, s);
+        for (int by_sequence = 0; by_sequence < 2; by_sequence++)
+            for (int added = 0; added < 2; added++) {
+                cr_assert_eq(moesim_score_sums_init((enum moesim_score)f, E, by_sequence, &env, &sums, &err),
+                             MOESIM_OK);
+                moesim_score_sums_begin(sums, &batch, x, E, added);
+                for (uint32_t t = 0; added && t < T; t++)
+                    if (!padding[t])
+                        moesim_score_sums_add(sums, t, s + t * E);
+                for (size_t r = 0; r < sizeof range / sizeof *range; r++) {
+                    double sum[E], expected[E] = {0};
+                    if (!by_sequence && r >= 3 && r < 6)
+                        continue;
+                    moesim_score_sums_of(sums, range[r][0], range[r][1], sum);
+                    for (uint32_t t = range[r][0]; t < range[r][1]; t++) {
+                        double all = 0;
+                        for (int e = 0; e < E; e++)
+                            all += isnan(s[t * E + e]) ? 0 : s[t * E + e];
+                        for (int e = 0; e < E; e++)
+                            expected[e] += padding[t] || isnan(s[t * E + e]) ? 0 : s[t * E + e] / (shared ? all : 1);
+                    }
+                    for (int e = 0; e < E; e++)
+                        cr_assert_float_eq(sum[e], expected[e], 1e-6 * (1 + expected[e]), "function %d, range %zu", f,
+                                           r);
+                }
+            }
+    }
+    moesim_arena_destroy(arena);
 }

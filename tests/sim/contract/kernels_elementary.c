@@ -105,8 +105,41 @@ enum { MOST = 70, MOST_K = 20 };
 struct built {
     uint32_t expert[8 * MOST_K];
     float score[8 * MOST_K], out[4 * MOST];
-    double sum[2 * MOST], size, squares;
+    double sum[3 * MOST], size, squares;
+    uint32_t n_above, above[MOST];
+    uint32_t n_found[ROWS_COLUMNS], found[ROWS_COLUMNS * 8], n_ordered, order[8 * 8];
+    float value[ROWS_COLUMNS * 8];
 };
+
+/* What looks at the first columns of the rows. */
+static void build_columns(const struct rows_kernels *rows, struct rows_select select, const float *x, struct built *b)
+{
+    struct rows_norm norm[8];
+    float shift[8], base[8];
+    for (uint32_t l = 0; l < 8; l++) {
+        norm[l] = rows->norm(select.score, x + l * select.n, select.n);
+        shift[l] = l == 5 ? NAN : l == 3 ? -INFINITY : x[l] - x[l] == 0 ? x[l] : 0;
+        base[l] = l == 2 ? NAN : (float)l / 4;
+    }
+    struct rows_scan scan = {.logits = x,
+                             .stride = select.n,
+                             .last = 8,
+                             .n_columns = select.n < ROWS_COLUMNS ? select.n : ROWS_COLUMNS,
+                             .shift = shift,
+                             .room = 8,
+                             .value = b->value,
+                             .token = b->found};
+    for (uint32_t j = 0; j < ROWS_COLUMNS; j++)
+        scan.cut[j] = j % 5 == 4 ? NAN : (float)j / 8 - 1;
+    rows->scan(&scan);
+    for (uint32_t j = 0; j < scan.n_columns; j++)
+        rows->scores_at(select.score, norm, b->found + j * 8, scan.count[j], b->value + j * 8);
+    memcpy(b->n_found, scan.count, sizeof scan.count);
+    for (uint32_t i = 0; i < ROWS_COLUMNS * 8; i++)
+        b->value[i] = isnan(b->value[i]) ? 99 : b->value[i];
+    b->n_ordered = rows->orders(
+        &(struct rows_orders){select.score, x, select.n, 8, select.n < 8 ? select.n : 8, norm, base, b->order});
+}
 
 static void build_all(const struct rows_kernels *rows, struct rows_select select, const float *x, struct built *b)
 {
@@ -126,13 +159,16 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         select.squares = &b->squares;
     }
     rows->select(&select, row, values, expert, score);
+    build_columns(rows, select, x, b);
     rows->scores(select.score, x, n, b->out);
     rows->add_scores(select.score, b->out, n, b->sum + MOST);
     rows->softplus(x, n, b->out + n);
     rows->normal_cdf(x, n, b->out + 2 * n);
     for (uint32_t j = 0; j < n; j++)
         b->out[3 * n + j] = rows->exp(x[j]);
+    rows->sum_scores(select.score, row, 1 + n % 8, n, values, b->sum + 2 * MOST);
     b->size = rows->size(x, n);
+    b->n_above = rows->rank_above(x, n, 0.25f, b->above);
     for (uint32_t j = 0; j < 4 * n; j++)
         b->out[j] = isnan(b->out[j]) ? 99 : b->out[j]; /* the sign of a NaN is free */
     b->size = isnan(b->size) ? 99 : b->size;
@@ -164,6 +200,8 @@ Test(kernels_elementary, both_builds_have_equal_bits)
                                      .n_groups = n_groups,
                                      .topk_groups = kept,
                                      .group_score = (enum moesim_group_score)(i % 3)};
+        if (!by_score && i % 11 == 3)
+            select.shift = bias;
         if (select.group_score == MOESIM_GROUP_TOPK && select.k < kept)
             select.group_score = MOESIM_GROUP_MAX;
         select.group_best = select.k / kept;
@@ -188,7 +226,7 @@ Test(kernels_elementary, sums_over_rows)
 {
     enum { N = 37, K = 3 };
     static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -1e38f, -88};
-    static float x[8 * N], values[9 * N], score[8 * K];
+    static float x[8 * N], values[9 * N], score[8 * K], shift[N] = {1, -2, 3};
     static uint32_t chosen[8 * K];
     for (uint32_t i = 0; i < 400; i++) {
         const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST + 2};
@@ -199,6 +237,7 @@ Test(kernels_elementary, sums_over_rows)
                                            .n = N,
                                            .k = K,
                                            .by_score = i % 3 == 0 || f == MOESIM_RELU,
+                                           .shift = i % 3 == 1 && f != MOESIM_RELU ? shift : NULL,
                                            .sum = sum,
                                            .squares = f == MOESIM_SOFTMAX ? &squares : NULL};
         const float *row[8];
@@ -234,4 +273,25 @@ Test(kernels_elementary, sums_over_rows)
             cr_assert_float_eq(sum[e], expected[e], 1e-6 * (1 + expected[e]), "case %u, expert %d", i, e);
         cr_assert(!select.squares || fabs(squares - expected_squares) <= 1e-6 * (1 + expected_squares), "case %u", i);
     }
+}
+
+/* A softmax over more columns than a float can count one by one still sums to 1. */
+Test(kernels_elementary, softmax_of_very_long_rows)
+{
+    static const uint32_t n_columns[] = {4095, 4096, 4097, 100003, 1u << 20};
+    float *row = calloc(1u << 20, sizeof *row), *score = calloc(1u << 20, sizeof *score);
+    for (uint32_t i = 0; i < 1u << 20; i++)
+        row[i] = 1e-3f * (float)(i % 7);
+    for (int i = 0; i < 5; i++) {
+        double sum = 0, exact = 0;
+        moesim_score_row(MOESIM_SOFTMAX, row, n_columns[i], score);
+        for (uint32_t e = 0; e < n_columns[i]; e++) {
+            sum += (double)score[e];
+            exact += exp((double)row[e]);
+        }
+        cr_expect(fabs(sum - 1) < 1e-5, "%u columns: %.9g", n_columns[i], sum);
+        cr_expect(fabs(score[0] * exact / exp((double)row[0]) - 1) < 1e-5, "%u columns", n_columns[i]);
+    }
+    free(row);
+    free(score);
 }

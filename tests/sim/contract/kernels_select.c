@@ -53,6 +53,32 @@ Test(kernels_select, rows_against_counting)
         }
 }
 
+/* What stands above a bound, best first, for few and for more values than are ranked in registers. */
+Test(kernels_select, above_a_bound_against_counting)
+{
+    enum { N = 700 };
+    static float x[N];
+    static uint32_t expert[N];
+    for (uint32_t i = 0; i < 300; i++) {
+        const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST};
+        const uint32_t n = i % 3 ? 1 + moesim_random_below(&d, N, 60) : 1 + moesim_random_below(&d, N, N - 1);
+        const float cut = i % 7 == 0 ? -INFINITY : moesim_random_normal(&d, N + 4);
+        uint32_t n_above = 0;
+        moesim_random_normals(&d, 0, n, x);
+        for (uint32_t e = 0; e < n; e++)
+            x[e] = (e + i) % 41 == 7 ? NAN : (e + i) % 47 == 5 ? INFINITY : i % 2 ? rintf(x[e] * 3) : x[e];
+        const uint32_t found = moesim_rank_above(x, n, cut, expert);
+        for (uint32_t e = 0; e < n; e++) {
+            uint32_t rank = 0;
+            for (uint32_t o = 0; o < n; o++)
+                rank += x[o] > x[e] || (x[o] == x[e] && o < e);
+            n_above += x[e] > cut;
+            cr_assert(!(x[e] > cut) || expert[rank] == e, "case %u, value %u", i, e);
+        }
+        cr_assert_eq(found, n_above);
+    }
+}
+
 Test(kernels_select, columns_against_counting)
 {
     enum { T = 200 };

@@ -57,6 +57,7 @@ Test(router_shape, wrong_answers)
     WRONG(answer.needs = 1u << 20, "needs something this version does not know");
     WRONG(answer.n_experts = 0, "has no experts, or more than 2^20");
     WRONG(answer.n_experts = (1u << 20) + 1, "has no experts, or more than 2^20");
+    WRONG(answer.n_columns = (1u << 24) + 1, "has more than 2^24 gate columns");
     WRONG(answer.n_optional_columns = 9, "has more optional gate columns than gate columns");
     WRONG(answer.n_weights = UINT64_MAX, "has more than 2^40 weights or floats of memory");
     WRONG(answer.n_memory = UINT64_MAX, "has more than 2^40 weights or floats of memory");

@@ -31,6 +31,7 @@ struct contract {
     float *bias;                                       /* [n_experts] in the host's memory */
     float *value, *score, *biased, *d_score, *d_value; /* [max_tokens][n_experts] */
     uint32_t *choice;                                  /* [max_tokens][k] */
+    struct moesim_arena *arena;                        /* for FAULT_ARENA */
 };
 
 static enum moesim_status contract_shape(const void *params_, const struct moesim_env *env, struct moesim_shape *shape,
@@ -39,7 +40,8 @@ static enum moesim_status contract_shape(const void *params_, const struct moesi
     const struct contract_params *p = params_;
     if (p->k > env->n_experts)
         return moesim_fail(err, MOESIM_EINVAL, "k = %u exceeds %u experts", p->k, env->n_experts);
-    shape->n_columns = 2 * env->n_experts;
+    static uint32_t n_calls; /* for FAULT_SHAPE */
+    shape->n_columns = 2 * env->n_experts + (contract_fault == FAULT_SHAPE ? n_calls++ % 3 : 0);
     shape->n_optional_columns = env->n_experts;
     shape->n_weights = env->n_experts;
     shape->weight_std = 0.5f;
@@ -54,7 +56,10 @@ static enum moesim_status contract_init(void *state, const void *params_, const 
     struct contract *r = state;
     r->p = *(const struct contract_params *)params_;
     r->weights = env->weights;
+    r->arena = env->arena;
     r->bias = env->memory;
+    if (contract_fault == FAULT_OWN_MEMORY)
+        r->bias = moesim_alloc(env->arena, env->n_experts, sizeof *r->bias);
     const size_t cells = (size_t)env->max_tokens * env->n_experts;
     float **buffers[] = {&r->value, &r->score, &r->biased, &r->d_score, &r->d_value};
     for (int i = 0; i < 5; i++)
@@ -101,7 +106,7 @@ static void fill_token(struct contract *r, const struct moesim_batch *batch, str
 {
     uint64_t i = plan->n_pairs;
     plan->first[t] = (uint32_t)i;
-    if (batch->padding && batch->padding[t])
+    if (batch->padding && batch->padding[t] && contract_fault != FAULT_PADDING)
         return;
     const uint32_t k = r->p.k, *choice = r->choice + (size_t)t * k;
     plan->n_bad_rows += choice[0] == MOESIM_NO_EXPERT;
@@ -123,6 +128,8 @@ static enum moesim_status contract_route(void *state, const struct moesim_batch 
     (void)err;
     struct contract *r = state;
     const uint32_t n = batch->n_experts;
+    if (contract_fault == FAULT_ARENA && !moesim_alloc(r->arena, 1, 1))
+        return MOESIM_ENOMEM;
     compute_values(r, batch);
     moesim_scores(MOESIM_SOFTMAX, r->value, n, batch->n_tokens, n, r->score);
     moesim_topk(r->biased, n, batch->n_tokens, n, r->p.k, r->choice);
@@ -157,15 +164,19 @@ static enum moesim_status contract_backward(void *state, const struct moesim_bat
         const float *b = batch->columns + (size_t)t * batch->stride + n;
         const float *x = batch->hidden + (size_t)t * batch->d_model, mean = mean_hidden(batch, t);
         float *d_a = grad->d_columns + (size_t)t * batch->stride, *d_x = grad->d_hidden + (size_t)t * batch->d_model;
+        float d_mean = 0;
         for (uint32_t e = 0; e < n; e++) {
             const float d = r->d_value[(size_t)t * n + e];
-            d_a[e] += contract_fault == FAULT_BAD_GRADIENT ? NAN : d;
+            d_a[e] += contract_fault == FAULT_BAD_GRADIENT       ? NAN
+                      : contract_fault == FAULT_THREADS_GRADIENT ? d * (float)omp_get_max_threads()
+                                                                 : d;
             d_a[n + e] += d * mix * x[e % batch->d_model];
-            d_x[e % batch->d_model] += d * mix * b[e];
-            grad->d_weights[e] += d * mean;
-            for (uint32_t i = 0; i < batch->d_model; i++)
-                d_x[i] += d * r->weights[e] / (float)batch->d_model;
+            d_x[e % batch->d_model] += contract_fault == FAULT_BAD_HIDDEN ? INFINITY : d * mix * b[e];
+            grad->d_weights[e] += contract_fault == FAULT_BAD_WEIGHTS ? NAN : d * mean;
+            d_mean += d * r->weights[e];
         }
+        for (uint32_t i = 0; i < batch->d_model; i++)
+            d_x[i] += d_mean / (float)batch->d_model;
     }
     return MOESIM_OK;
 }
@@ -179,7 +190,9 @@ static enum moesim_status contract_update(void *state, const struct moesim_feedb
         mean += (double)feedback->assigned[e] / feedback->n_experts;
     for (uint32_t e = 0; e < feedback->n_experts; e++) {
         const double gap = mean - (double)feedback->assigned[e];
-        feedback->memory[e] += (float)(gap > 0 ? r->p.gamma : gap < 0 ? -r->p.gamma : 0);
+        r->bias[e] += (float)(gap > 0 ? r->p.gamma : gap < 0 ? -r->p.gamma : 0);
+        if (contract_fault == FAULT_BAD_MEMORY)
+            feedback->memory[e] = INFINITY;
     }
     return MOESIM_OK;
 }
@@ -203,7 +216,7 @@ const struct moesim_router contract_router = {
 /* ---- the largest logit alone ---- */
 
 struct argmax {
-    uint32_t n_calls;
+    uint32_t n_calls, n_tokens_before;
 };
 
 static uint32_t argmax_choose(const float *row, uint32_t n)
@@ -228,7 +241,7 @@ static enum moesim_status argmax_route(void *state, const struct moesim_batch *b
     struct argmax *r = state;
     const uint32_t n = batch->n_experts;
     for (uint64_t i = 0; i < (uint64_t)batch->n_groups * n; i++)
-        plan->capacity[i] = MOESIM_UNLIMITED;
+        plan->capacity[i] = contract_fault == FAULT_CAPACITY ? 1 : MOESIM_UNLIMITED;
     for (uint32_t t = 0; t < batch->n_tokens; t++) {
         plan->first[t + 1] = plan->first[t];
         if (batch->padding && batch->padding[t])
@@ -236,17 +249,21 @@ static enum moesim_status argmax_route(void *state, const struct moesim_batch *b
         uint32_t e = argmax_choose(batch->columns + (size_t)t * batch->stride, n);
         if (contract_fault == FAULT_FORGETFUL && e != MOESIM_NO_EXPERT)
             e = (e + r->n_calls) % n;
+        if (contract_fault == FAULT_LEAK && e != MOESIM_NO_EXPERT)
+            e = (e + r->n_tokens_before) % n;
         plan->n_bad_rows += e == MOESIM_NO_EXPERT;
         if (e == MOESIM_NO_EXPERT)
             continue;
         const uint32_t i = plan->first[t + 1]++;
-        plan->expert[i] = e;
-        plan->weight[i] = 1;
-        plan->slot[i] = (int32_t)t; /* distinct, with holes */
+        plan->expert[i] = contract_fault == FAULT_NO_EXPERT ? n : e;
+        plan->weight[i] = contract_fault == FAULT_NAN_WEIGHT ? NAN : 1;
+        plan->slot[i] = contract_fault == FAULT_SLOT ? 0 : (int32_t)t; /* distinct, with holes */
         plan->fate[i] = MOESIM_KEPT;
     }
     plan->n_pairs = plan->n_wanted = plan->first[batch->n_tokens];
+    plan->n_wanted += contract_fault == FAULT_LOST_PAIR;
     r->n_calls++;
+    r->n_tokens_before = batch->n_tokens;
     return MOESIM_OK;
 }
 

@@ -296,6 +296,38 @@ Test(experiment, points_are_routed_once_and_priced_apart)
     moesim_experiment_destroy(e);
 }
 
+/* One expert of 3 x 16 x 32 weights on each of four devices, in both layers. Device 0 computes six rows and has two of
+ * the tokens, of which it receives six distinct ones. */
+Test(experiment, memory_of_a_device)
+{
+    const struct witness_params params = {.capacity = 0};
+    struct moesim_point roomy = point(&params);
+    put_on_cluster(&roomy, 2, 2);
+    struct moesim_point tight = roomy, training = roomy;
+    tight.cluster.memory_bytes = 8000;
+    training.options.backward = true;
+    training.model.gradient_bytes = 4;
+    training.model.optimizer_bytes = 12;
+    const struct moesim_point *points[] = {&roomy, &tight, &training};
+    struct moesim_experiment *e;
+    struct moesim_outcome o[3];
+    run(points, 3, &e, o);
+    const double weights = 2 * 1536, activations = (2 * 16 + 6 * (2 * 16 + 3 * 32)) * 2, buffers = 6 * (32 + 32);
+    cr_assert_eq(value(&o[0], MOESIM_DEVICE_MEMORY, -1), 2 * weights + activations + buffers);
+    cr_assert_eq(value(&o[1], MOESIM_DEVICE_MEMORY, -1), 2 * weights + activations + buffers);
+    cr_assert_str_empty(o[0].note);
+    cr_assert_str_eq(o[1].note, "does not fit: the fullest device needs 8.128e-06 GB and has 8e-06 GB (weights "
+                                "6.14e-06, gradients 0, optimizer 0, activations 1.6e-06, buffers 3.84e-07 GB)");
+    /* Both layers' activations are kept; the gate's 64 weights are on all four devices, in bytes of no size. */
+    cr_assert_eq(value(&o[2], MOESIM_DEVICE_MEMORY, -1),
+                 (2 + 4 + 12) * weights + 2 * 64 * (4 + 12 / 4) + 2 * activations + buffers);
+    cr_assert(isnan(value(&o[0], MOESIM_TIME_SYNC, -1)));
+    const double sync = 6 * 4.1e-6 + 1.5 * 64 * 4 / 2 / 45.5e9, layer = value(&o[2], MOESIM_TIME_LAYER, -1);
+    cr_assert_float_eq(value(&o[2], MOESIM_TIME_SYNC, -1), sync, 1e-9 * sync);
+    cr_assert_float_eq(value(&o[2], MOESIM_TOKENS_PER_SECOND, -1), TOKENS / (layer + sync), 1e-6 * TOKENS / layer);
+    moesim_experiment_destroy(e);
+}
+
 Test(experiment, the_layer_runs_when_executed)
 {
     const struct witness_params params = {.capacity = 4};
