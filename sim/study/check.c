@@ -3,9 +3,9 @@
  */
 #include "sim/study/resolve.h"
 
-#include <float.h>
 #include <string.h>
 
+#include "sim/placement/loads.h"
 #include "sim/study/spec.h"
 
 /* Notes at the value of `key` where the study sets it, else at the component's name. */
@@ -156,43 +156,18 @@ static enum moesim_status place_one_layer(const struct moesim_point *p, struct m
     return status;
 }
 
-/* The file's loads: finite, none below 0, some above it, of the model's shape. */
-static enum moesim_status check_loads(const struct moesim_point *p, struct moesim_error *err)
-{
-    const struct moesim_file_array *a = &p->placement_loads;
-    const uint32_t layers = p->model.layers, experts = p->model.experts;
-    const char *from = a->values ? moesim_placement_fit(p->placement, p->placement_params)->from : "";
-    const bool one = a->n_dimensions == 1 && a->shape[0] == experts;
-    const bool each = a->n_dimensions == 2 && a->shape[0] == layers && a->shape[1] == experts;
-    double sum = 0;
-    if (!a->values)
-        return MOESIM_OK;
-    if (!one && !each)
-        return moesim_fail(err, MOESIM_EINVAL,
-                           "from = %.200s: %llu numbers in %u dimensions; it should be [%u] or [%u, %u] (layers, "
-                           "experts)",
-                           from, (unsigned long long)a->n, a->n_dimensions, experts, layers, experts);
-    for (uint64_t i = 0; i < a->n; i++) {
-        if (!(a->values[i] >= 0 && a->values[i] <= FLT_MAX))
-            return moesim_fail(err, MOESIM_EINVAL, "from = %.200s: load %llu is %g; loads are 0 or more", from,
-                               (unsigned long long)i, (double)a->values[i]);
-        sum += (double)a->values[i];
-        if ((i + 1) % experts == 0 && !(sum > 0))
-            return moesim_fail(err, MOESIM_EINVAL, "from = %.200s: the loads of row %llu are all 0", from,
-                               (unsigned long long)(i / experts));
-        sum = (i + 1) % experts == 0 ? 0 : sum;
-    }
-    return MOESIM_OK;
-}
-
 static bool check_fit(struct moesim_resolver *r, const struct moesim_cell *cell)
 {
     const struct moesim_choice *placement = cell->chosen[MOESIM_PLACEMENT];
     const struct moesim_point *p = &cell->point;
     struct moesim_error err;
     enum moesim_status status = moesim_placement_fit_check(p->placement, p->placement_params, p->warm_up, &err);
-    if (status == MOESIM_OK)
-        status = check_loads(p, &err);
+    if (status == MOESIM_OK && p->placement_loads.values) {
+        const char *from = moesim_placement_fit(p->placement, p->placement_params)->from;
+        status = moesim_loads_check(&p->placement_loads, p->model.layers, p->model.experts, &err);
+        if (status != MOESIM_OK)
+            moesim_error_prefix(&err, "from = %.200s", from);
+    }
     if (status == MOESIM_OK)
         return true;
     const struct moesim_setting *s = moesim_setting_blamed(placement->variant, err.text);
