@@ -36,29 +36,32 @@ static inline float row_max(const float *row, uint32_t n)
 
 #define SUM_COLUMNS 4096u /* a sum of more is a sum of such sums: a float that grows too long loses what is added */
 
+static inline __attribute__((always_inline)) v8f sum_exps_part(const float *row, uint32_t n, float max, float *out)
+{
+    v8f acc = splat(0.0f);
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const v8f e = exp8_below_0(load8(row + i) - splat(max));
+        if (out)
+            memcpy(out + i, &e, sizeof e);
+        acc += e;
+    }
+    if (i < n) {
+        const v8f e = exp8_below_0(load_tail(row + i, n - i) - splat(max));
+        if (out)
+            store_some(out + i, n - i, e);
+        acc += e;
+    }
+    return acc;
+}
+
 /* The sum of exp(row - max), the parts of which go to `out` unless that is NULL. */
 static inline __attribute__((always_inline)) float sum_exps(const float *row, uint32_t n, float max, float *out)
 {
-    v8f total = splat(0.0f);
-    for (uint32_t i = 0; i < n;) {
-        const uint32_t end = n - i < SUM_COLUMNS ? n : i + SUM_COLUMNS;
-        v8f acc = splat(0.0f);
-        for (; i + 8 <= end; i += 8) {
-            const v8f e = exp8_below_0(load8(row + i) - splat(max));
-            if (out)
-                memcpy(out + i, &e, sizeof e);
-            acc += e;
-        }
-        if (i < end) {
-            const v8f e = exp8_below_0(load_tail(row + i, n - i) - splat(max));
-            if (out)
-                store_some(out + i, n - i, e);
-            acc += e;
-            i = n;
-        }
-        total += acc;
-    }
-    return sum_lanes(total);
+    v8f acc = sum_exps_part(row, n < SUM_COLUMNS ? n : SUM_COLUMNS, max, out);
+    for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS)
+        acc += sum_exps_part(row + i, n - i < SUM_COLUMNS ? n - i : SUM_COLUMNS, max, out ? out + i : NULL);
+    return sum_lanes(acc);
 }
 
 /* +inf: 1 of sum, finite or -inf: 0, NaN: NaN. */
