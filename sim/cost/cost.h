@@ -100,8 +100,8 @@ MOESIM_MUST_CHECK enum moesim_status moesim_cost_work_init(struct moesim_cost_wo
                                                            struct moesim_arena *arena, struct moesim_error *err);
 
 /* Prices one layer: dispatch and combine by the port bound, experts by the roofline, the gate by its FLOP. `placement`
- * is ready for the plan (moesim_replica_prepare) and may change between calls within its room. EINVAL for a soft plan.
- * `expert_kind` (NULL = all FFN): the others move no bytes and cost no FLOP. */
+ * is ready for the plan (moesim_replica_prepare) and may change between calls within its room; experts behind its own
+ * are not FFN. EINVAL for a soft plan. `expert_kind` (NULL = all FFN): the others move no bytes and cost no FLOP. */
 MOESIM_MUST_CHECK enum moesim_status moesim_cost_layer(
     const struct moesim_plan *plan, const struct moesim_batch *batch, const struct moesim_placement *placement,
     const struct moesim_cluster *cluster, const struct moesim_model *model, const struct moesim_cost_options *options,

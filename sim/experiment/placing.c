@@ -37,15 +37,16 @@ static enum moesim_status place(struct moesim_placing *p, const struct moesim_pl
     return status;
 }
 
-/* The loads of the file, whose one row stands for all layers; or even ones. */
+/* The loads of the file, whose one row stands for all layers and which knows the model's experts only; or even ones. */
 static void first_loads(struct moesim_placing *p)
 {
     const struct moesim_file_array *file = p->source == MOESIM_FROM_FILE ? &p->point->placement_loads : NULL;
-    const uint32_t n = p->stats.n_experts;
-    for (uint32_t l = 0; p->stats.load && l < p->n_layers; l++)
-        for (uint32_t e = 0; e < n; e++)
-            p->stats.load[(size_t)l * n + e] =
-                file ? (double)file->values[(file->n_dimensions == 2 ? (size_t)l * n : 0) + e] : 1;
+    const size_t n = p->stats.n_experts, width = p->point->model.experts;
+    for (size_t l = 0; p->stats.load && l < p->n_layers; l++)
+        for (size_t e = 0; e < n; e++) {
+            const size_t row = file && file->n_dimensions == 2 ? l * width : 0;
+            p->stats.load[l * n + e] = !file ? 1 : e < width ? (double)file->values[row + e] : 0;
+        }
 }
 
 static void forget(struct moesim_placing *p)
@@ -76,6 +77,14 @@ static void plan_first(struct moesim_placing *p)
         plan_placement(p, start + every, moesim_placement_window(p->fit));
 }
 
+/* Experts that are placed. Zero-computation experts behind the FFN ones are computed where the token is. */
+static uint32_t placed_experts(uint32_t n_experts, const uint8_t *expert_kind)
+{
+    while (expert_kind && n_experts > 1 && expert_kind[n_experts - 1] != MOESIM_EXPERT_FFN)
+        n_experts--;
+    return n_experts;
+}
+
 enum moesim_status moesim_placing_init(struct moesim_placing *placing, const struct moesim_point *point,
                                        uint32_t n_experts, const uint8_t *expert_kind, uint64_t max_pairs,
                                        struct moesim_arena *arena, struct moesim_error *err)
@@ -89,6 +98,7 @@ enum moesim_status moesim_placing_init(struct moesim_placing *placing, const str
                                        .place_at = UINT32_MAX};
     if (placing->fit)
         placing->source = moesim_placement_source(placing->fit);
+    n_experts = placed_experts(n_experts, expert_kind);
     enum moesim_status status = create_placements(&placing->placement, point, n_experts, max_pairs, arena, err);
     if (status == MOESIM_OK)
         status = moesim_placement_stats_init(&placing->stats, rule->wants, point->model.layers, n_experts, arena, err);

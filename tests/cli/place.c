@@ -169,6 +169,19 @@ Test(place, a_study_takes_a_plan)
     program_forget(&h);
 }
 
+/* Experts that compute nothing are placed nowhere, so they do not spoil the division by devices. */
+Test(place, zero_computation_experts)
+{
+    write_array("l.npy", (float[]){1, 2, 3, 4, 5, 6, 7, 8}, 1, 8, 0, 0);
+    program_write("s.yaml", "study: s\nseeds: 1\nsteps: 2\nworkload: {name: gaussian, tokens: 64}\n"
+                            "model: {experts: 8, layers: 2, d_model: 16}\nrouter: zero-expert\n"
+                            "cluster: {name: h100-dgx, devices_per_node: 4}\n"
+                            "placement: [{name: lpt, from: oracle}, {name: eplb, redundant: 4, from: l.npy}]\n");
+    struct heard h = program_run("run s.yaml --db s.db");
+    cr_expect_eq(h.status, 0, "%s", h.err);
+    program_forget(&h);
+}
+
 Test(place, refusals_write_nothing)
 {
     write_published();

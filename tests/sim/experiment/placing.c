@@ -20,9 +20,16 @@ struct witness_params {
 
 /* What the rule saw last, and how often it was asked. */
 static struct {
-    uint32_t n, n_layers;
+    uint32_t n, n_layers, n_experts;
     double load[LAYERS][EXPERTS], together[LAYERS][EXPERTS][EXPERTS], next[EXPERTS][EXPERTS];
 } seen;
+
+/* [rows][n] into [rows][EXPERTS]. */
+static void keep(double *to, const double *from, size_t rows, size_t n)
+{
+    for (size_t i = 0; from && i < rows; i++)
+        memcpy(to + i * EXPERTS, from + i * n, n * sizeof *to);
+}
 
 /* The busier half of layer 0's experts on device 0. */
 static enum moesim_status witness_place(const void *params, const struct moesim_placement_stats *stats, uint64_t seed,
@@ -32,17 +39,18 @@ static enum moesim_status witness_place(const void *params, const struct moesim_
     (void)params, (void)seed, (void)cluster, (void)e;
     seen.n++;
     seen.n_layers = stats->n_layers;
-    memcpy(seen.load, stats->load, stats->n_layers * sizeof seen.load[0]);
-    if (stats->together)
-        memcpy(seen.together, stats->together, stats->n_layers * sizeof seen.together[0]);
-    if (stats->next)
-        memcpy(seen.next, stats->next, sizeof seen.next);
+    const uint32_t n = seen.n_experts = stats->n_experts;
+    memset(seen.load, 0, sizeof seen.load);
+    keep(seen.load[0], stats->load, stats->n_layers, n);
+    for (uint32_t l = 0; stats->together && l < stats->n_layers; l++)
+        keep(seen.together[l][0], stats->together + (size_t)l * n * n, n, n);
+    keep(seen.next[0], stats->next, n, n);
     for (uint32_t l = 0; l < stats->n_layers; l++) {
-        for (uint32_t x = 0; x < EXPERTS; x++) {
+        for (uint32_t x = 0; x < n; x++) {
             uint32_t before = 0;
-            for (uint32_t y = 0; y < EXPERTS; y++)
+            for (uint32_t y = 0; y < n; y++)
                 before += stats->load[y] > stats->load[x] || (stats->load[y] == stats->load[x] && y < x);
-            placement[l].primary[x] = before >= EXPERTS / 2;
+            placement[l].primary[x] = before >= n / 2;
         }
         moesim_placement_single(&placement[l]);
     }
@@ -177,7 +185,8 @@ Test(placing, oracle_and_file, .init = set_up, .fini = tear_down)
     point.placement_loads = (struct moesim_file_array){0};
 }
 
-/* First choices from layer to layer: expert s to s + 1 for six tokens a step. Zero-computation experts have no load. */
+/* First choices from layer to layer: expert s to s + 1 for six tokens a step. Zero-computation experts have no load,
+ * and behind the others no place. */
 Test(placing, next_choices_and_kinds, .init = set_up, .fini = tear_down)
 {
     uint32_t asked[4], moves;
@@ -185,6 +194,7 @@ Test(placing, next_choices_and_kinds, .init = set_up, .fini = tear_down)
     rule.wants = MOESIM_WANTS_LOAD | MOESIM_WANTS_NEXT;
     cr_assert_eq(moesim_placing_init(&placing, &point, EXPERTS, kind, TOKENS * CHOICES, arena, &err), MOESIM_OK);
     run(4, asked, &moves);
+    cr_assert_eq(seen.n_experts, 3);
     cr_assert_eq(seen.next[1][2], 6); /* step 1 */
     /* step 2: expert 3 is no load, so the second choice, 0, counts, which token 0 was refused */
     cr_assert(seen.next[2][0] == 5 && seen.next[2][3] == 0);
