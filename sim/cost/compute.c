@@ -56,23 +56,29 @@ static void add_group_slots(const struct moesim_plan *plan, const struct moesim_
         work->group_tokens[x]++;
         for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
             if (is_unlimited(plan, capacity, expert_kind, i))
-                work->rows[(size_t)x * work->n_replicas +
-                           moesim_replica_pick(placement, source, t, plan->expert[i], i)]++;
+                work->slots[(size_t)x * work->n_replicas +
+                            moesim_replica_pick(placement, source, t, plan->expert[i], i)]++;
     }
     for (uint32_t x = 0; x < n_ep_groups; x++) {
         const double share = work->group_tokens[x] ? (double)work->group_tokens[x] / (end - begin) : 0;
         for (uint32_t e = 0; share > 0 && e < plan->n_experts; e++)
             if (moesim_is_ffn(expert_kind, e) && capacity[e] != MOESIM_UNLIMITED)
-                add_slots(placement, e, capacity[e] * share, work->rows + (size_t)x * work->n_replicas);
+                add_slots(placement, e, capacity[e] * share, work->slots + (size_t)x * work->n_replicas);
     }
 }
 
-void moesim_rows_pad(const struct moesim_plan *plan, const struct moesim_batch *batch,
-                     const struct moesim_placement *placement, const struct moesim_cluster *cluster,
-                     enum moesim_padding padding, const uint8_t *expert_kind, struct moesim_cost_work *work)
+void moesim_slots_add(const struct moesim_plan *plan, const struct moesim_batch *batch,
+                      const struct moesim_placement *placement, const struct moesim_cluster *cluster,
+                      const uint8_t *expert_kind, struct moesim_cost_work *work)
 {
-    const uint32_t ep = moesim_cluster_ep(cluster);
-    const size_t n = (size_t)(work->n_devices / ep) * work->n_replicas;
+    for (uint32_t g = 0; g < plan->n_groups; g++)
+        add_group_slots(plan, batch, placement, moesim_cluster_ep(cluster), expert_kind, g, work);
+    work->n_slots += moesim_capacity_rows(plan, batch, expert_kind);
+}
+
+void moesim_rows_pad(const struct moesim_cluster *cluster, enum moesim_padding padding, struct moesim_cost_work *work)
+{
+    const size_t n = (size_t)work->n_ep_groups * work->n_replicas;
     switch (padding) {
     case MOESIM_PADDING_NONE:
         break;
@@ -81,25 +87,24 @@ void moesim_rows_pad(const struct moesim_plan *plan, const struct moesim_batch *
             work->rows[i] = ceil(work->rows[i] / cluster->tile_rows) * cluster->tile_rows;
         break;
     case MOESIM_PADDING_CAPACITY:
-        memset(work->rows, 0, n * sizeof *work->rows);
-        for (uint32_t g = 0; g < plan->n_groups; g++)
-            add_group_slots(plan, batch, placement, ep, expert_kind, g, work);
+        memcpy(work->rows, work->slots, n * sizeof *work->rows);
         break;
     }
 }
 
-void moesim_rows_sum(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
+void moesim_rows_sum(const struct moesim_placement *placement, const struct moesim_cluster *cluster, uint32_t chunks,
                      struct moesim_cost_work *work)
 {
     const uint32_t ep = moesim_cluster_ep(cluster), n_replicas = placement->first[placement->n_experts];
+    const uint32_t parts = chunks ? chunks : 1;
     memset(work->experts, 0, work->n_devices * sizeof *work->experts);
-    for (uint32_t x = 0; x < work->n_devices / ep; x++)
+    for (uint32_t x = 0; x < work->n_ep_groups; x++)
         for (uint32_t r = 0; r < n_replicas; r++) {
             const double rows = work->rows[(size_t)x * work->n_replicas + r];
             struct moesim_expert_work *device = &work->experts[x * ep + placement->replica[r]];
             device->active += rows > 0;
             device->rows += rows;
-            device->tile_rows += ceil(rows / cluster->tile_rows) * cluster->tile_rows;
+            device->tile_rows += ceil(rows / parts / cluster->tile_rows) * cluster->tile_rows;
         }
 }
 
@@ -112,18 +117,19 @@ static double gemm_time(const struct moesim_cluster *cluster, const struct moesi
     return cluster->launch_s + fmax(memory_s, flop / cluster->flop_per_s);
 }
 
-/* Seconds of one pass of one device. Each product of the backward pass moves as many bytes and computes as much as the
- * forward: weights are read for the gradients of the inputs, their gradients are written. */
+/* Seconds of one pass of one device over one of equal chunks, each of which reads all weights. Each product of the
+ * backward pass moves as many bytes and computes as much as the forward: weights are read for the gradients of the
+ * inputs, their gradients are written. */
 static double device_time(const struct moesim_cluster *cluster, const struct moesim_model *model, double products,
-                          const struct moesim_expert_work *experts, double tokens, double received)
+                          const struct moesim_expert_work *experts, double rows, double tokens, double received)
 {
     const double flop = moesim_model_flop_per_pair(model), expert_bytes = moesim_model_expert_bytes(model);
     const double row_bytes = (double)model->d_model * model->combine_bytes, shared = model->shared_experts;
     double time_s = 0;
-    if (experts->rows > 0)
-        time_s += products * gemm_time(cluster, model, experts->active * expert_bytes, experts->rows, model->d_ff,
+    if (rows > 0)
+        time_s += products * gemm_time(cluster, model, experts->active * expert_bytes, rows, model->d_ff,
                                        experts->tile_rows * flop) +
-                  2 * (received + experts->rows) * row_bytes / cluster->memory_bytes_per_s;
+                  2 * (received + rows) * row_bytes / cluster->memory_bytes_per_s;
     if (shared > 0 && tokens > 0)
         time_s += products * gemm_time(cluster, model, shared * expert_bytes, tokens, shared * model->d_ff,
                                        ceil(tokens / cluster->tile_rows) * cluster->tile_rows * shared * flop);
@@ -131,12 +137,12 @@ static double device_time(const struct moesim_cluster *cluster, const struct moe
 }
 
 double moesim_compute_time(const struct moesim_cluster *cluster, const struct moesim_model *model,
-                           enum moesim_pass pass, const struct moesim_cost_work *work)
+                           enum moesim_pass pass, uint32_t chunks, const struct moesim_cost_work *work)
 {
     const double products = pass == MOESIM_BACKWARD ? MOESIM_BACKWARD_PRODUCTS : 1;
     double longest = 0;
     for (uint32_t d = 0; d < work->n_devices; d++)
-        longest = fmax(longest, device_time(cluster, model, products, &work->experts[d], (double)work->tokens[d],
-                                            (double)work->received[d]));
+        longest = fmax(longest, device_time(cluster, model, products, &work->experts[d], work->experts[d].rows / chunks,
+                                            (double)work->tokens[d] / chunks, (double)work->received[d] / chunks));
     return longest;
 }

@@ -14,6 +14,8 @@
 #include <moesim/status.h>
 
 #include "sim/cluster/cluster.h"
+#include "sim/cost/dispatch.h"
+#include "sim/cost/hops.h"
 #include "sim/placement/placement.h"
 #include "sim/models/model.h"
 
@@ -30,6 +32,8 @@ struct moesim_cost_options {
     uint32_t backward;   /* 1 = gradients are computed and exchanged too */
     uint32_t sync;       /* enum moesim_sync */
     uint32_t all_reduce; /* enum moesim_all_reduce_form */
+    uint32_t dispatch;   /* enum moesim_dispatch */
+    uint32_t chunks;     /* parts whose exchanges and experts overlap; 0 and 1 = no overlap */
 };
 
 /* When gradients are summed: after the backward pass, or beside its arithmetic, which hides what it can. */
@@ -45,9 +49,10 @@ enum moesim_pass { MOESIM_FORWARD, MOESIM_BACKWARD };
 enum { MOESIM_BACKWARD_PRODUCTS = 2 };
 
 struct moesim_cost {
-    double time_gate_s, time_dispatch_s, time_compute_s, time_combine_s, time_layer_s;
-    double time_sync_s; /* that the sum of gradients adds to the layer; NaN without the backward pass */
-    double bytes_dispatch, bytes_combine;      /* that leave a device, to the experts and back */
+    double time_gate_s, time_dispatch_s, time_compute_s, time_combine_s;
+    double time_layer_s; /* their sum, less with overlap */
+    double time_sync_s;  /* that the sum of gradients adds to the layer; NaN without the backward pass */
+    double bytes_dispatch, bytes_combine;      /* that leave a device, to the experts and back, forwarded ones again */
     double bytes_inter_node, bytes_intra_node; /* of dispatch and combine together, by link */
     double flop_expert, flop_padded, flop_router;
     double device_imbalance, node_imbalance, balancedness; /* of kept pairs; NaN without any */
@@ -66,46 +71,132 @@ struct moesim_all_reduce_load {
     double steps; /* start-ups in a row */
 };
 
+/* Copies that leave and enter the nodes below a leaf switch. */
+struct moesim_leaf {
+    uint64_t up, down;
+};
+
+enum moesim_port {
+    MOESIM_NVLINK_OUT,
+    MOESIM_NVLINK_IN,
+    MOESIM_NIC_OUT,
+    MOESIM_NIC_IN,
+    MOESIM_LEAF_UP,
+    MOESIM_LEAF_DOWN,
+    MOESIM_NO_PORT
+};
+
+/* The port with the most to carry for its rate. */
+struct moesim_bound {
+    enum moesim_port port;
+    uint32_t index;    /* device, or leaf */
+    double s_per_byte; /* of one copy */
+};
+
+/* An exchange by what it takes inside nodes and between them, which go on side by side. */
+struct moesim_exchange {
+    struct moesim_bound intra, inter;
+    double latency_intra_s, latency_inter_s;
+};
+
+/* Sums over tokens with an FFN expert. */
+struct moesim_fanout {
+    uint64_t tokens, devices, nodes;
+};
+
+/* What one thread has counted. */
+struct moesim_cost_part {
+    struct moesim_ports *port;           /* [n_devices] */
+    struct moesim_leaf *leaf;            /* [n_leaves] */
+    uint64_t *tokens, *received, *pairs; /* [n_devices] */
+    uint64_t *rows;                      /* [n_ep_groups][n_replicas] */
+    struct moesim_fanout fanout;
+    uint32_t stamp;         /* of the token being counted */
+    uint32_t *device_stamp; /* [n_devices] the last token there */
+    uint32_t *node_stamp;   /* [n_nodes] the same */
+    uint32_t *forwarder;    /* [n_nodes] of that token */
+};
+
 /* What the experts of one device compute. */
 struct moesim_expert_work {
     double active;    /* physical experts with a row: their weights are read */
     double rows;      /* computed */
-    double tile_rows; /* rounded up to full tiles, expert by expert */
+    double tile_rows; /* of one chunk, rounded up to full tiles, expert by expert */
 };
 
 /* Scratch and per-device results of the layer priced last, for repeated pricing. */
 struct moesim_cost_work {
-    uint32_t n_devices, n_nodes, n_experts;
-    uint32_t n_replicas; /* room for physical experts of one EP group */
-    uint32_t n_ends;     /* of `traffic`: the devices up to MOESIM_MAX_TRAFFIC_DEVICES, the nodes above */
-    bool by_node;
-    double *traffic;                     /* [n_ends][n_ends] bytes of dispatch and combine, source to target */
-    struct moesim_ports *port;           /* [n_devices] */
+    uint32_t n_devices, n_nodes, n_leaves, n_ep_groups, n_experts;
+    uint32_t n_replicas;             /* room for physical experts of one EP group */
+    uint32_t *node;                  /* [n_devices] */
+    uint32_t n_parts;                /* threads that count */
+    struct moesim_cost_part *part;   /* [n_parts] */
+    bool by_node;                    /* `hops` are between nodes, else between devices */
+    struct moesim_hops *hops;        /* copies of dispatch by source and target; NULL = not counted */
+    struct moesim_ports *port;       /* [n_devices] */
+    struct moesim_leaf *leaf;        /* [n_leaves] */
+    struct moesim_exchange exchange; /* of the form priced last */
+    struct moesim_fanout fanout;
+    uint64_t n_tokens;                   /* of all batches of the layer */
+    uint32_t n_columns;                  /* of the gate */
     uint64_t *tokens;                    /* [n_devices] whose home it is */
     uint64_t *received;                  /* [n_devices] distinct tokens its experts see, its own included */
     uint64_t *pairs;                     /* [n_devices] kept pairs */
     uint64_t *node_pairs;                /* [n_nodes] */
-    double *rows;                        /* [n_devices / ep][n_replicas] rows each physical expert computes */
+    double *rows;                        /* [n_ep_groups][n_replicas] rows each physical expert computes */
+    double *slots;                       /* [n_ep_groups][n_replicas] its part of the capacity */
+    uint64_t n_slots;                    /* of all experts */
     struct moesim_expert_work *experts;  /* [n_devices] */
-    uint64_t *group_tokens;              /* [n_devices / ep] of one plan group */
-    uint32_t *device_stamp;              /* [n_devices] last token seen, plus 1 */
-    uint32_t *node_stamp;                /* [n_nodes] the same */
+    uint64_t *group_tokens;              /* [n_ep_groups] of one plan group */
+    uint64_t *arrived;                   /* [n_devices] scratch */
     struct moesim_all_reduce_load *sync; /* [n_devices] of the experts */
     uint32_t *node_copies;               /* [n_nodes] zeros, for counting an expert's copies */
 };
 
+/* What `hops` are for: the traffic of a run. Where leaf switches are oversubscribed they are counted in any case. */
+enum moesim_count_hops { MOESIM_WITHOUT_HOPS, MOESIM_WITH_HOPS };
+
 MOESIM_MUST_CHECK enum moesim_status moesim_cost_work_init(struct moesim_cost_work *work,
                                                            const struct moesim_cluster *cluster,
                                                            const struct moesim_placement *placement,
-                                                           struct moesim_arena *arena, struct moesim_error *err);
+                                                           enum moesim_count_hops hops, struct moesim_arena *arena,
+                                                           struct moesim_error *err);
 
-/* Prices one layer: dispatch and combine by the port bound, experts by the roofline, the gate by its FLOP. `placement`
- * is ready for the plan (moesim_replica_prepare) and may change between calls within its room; experts behind its own
- * are not FFN. EINVAL for a soft plan. `expert_kind` (NULL = all FFN): the others move no bytes and cost no FLOP. */
+/* Prices one layer: dispatch and combine by the port bound (by max-min fair flows where leaf switches are
+ * oversubscribed), experts by the roofline, the gate by its FLOP. `placement` is ready for the plan
+ * (moesim_replica_prepare) and may change between calls within its room; experts behind its own are not FFN. EINVAL for
+ * a soft plan. `expert_kind` (NULL = all FFN): the others move no bytes and cost no FLOP. */
 MOESIM_MUST_CHECK enum moesim_status moesim_cost_layer(
     const struct moesim_plan *plan, const struct moesim_batch *batch, const struct moesim_placement *placement,
     const struct moesim_cluster *cluster, const struct moesim_model *model, const struct moesim_cost_options *options,
     const uint8_t *expert_kind, struct moesim_cost_work *work, struct moesim_cost *cost, struct moesim_error *err);
+
+/* The same for a layer whose tokens come in several batches, such as one EP group after the other: begin, add each
+ * batch (device numbers are those of the whole cluster), end. */
+void moesim_cost_begin(struct moesim_cost_work *work);
+MOESIM_MUST_CHECK enum moesim_status moesim_cost_add(const struct moesim_plan *plan, const struct moesim_batch *batch,
+                                                     const struct moesim_placement *placement,
+                                                     const struct moesim_cluster *cluster,
+                                                     const struct moesim_cost_options *options,
+                                                     const uint8_t *expert_kind, struct moesim_cost_work *work,
+                                                     struct moesim_error *err);
+MOESIM_MUST_CHECK enum moesim_status
+moesim_cost_end(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
+                const struct moesim_model *model, const struct moesim_cost_options *options, const uint8_t *expert_kind,
+                struct moesim_cost_work *work, struct moesim_cost *cost, struct moesim_error *err);
+
+/* Devices of one end of a run's traffic over ends of the hops: 1 unless devices are summed up by node. */
+static inline uint32_t moesim_traffic_end_size(const struct moesim_cost_work *work,
+                                               const struct moesim_cluster *cluster)
+{
+    return work->n_devices > MOESIM_MAX_TRAFFIC_DEVICES && !work->by_node ? cluster->devices_per_node : 1;
+}
+
+/* Exchanges towards the experts, and as many back: gradients take the same ways as what they belong to. */
+static inline uint32_t moesim_exchanges(const struct moesim_cost_options *options)
+{
+    return options->backward ? 2 : 1;
+}
 
 /* The same FLOP and padding figures without a cluster (its fields become NaN, bytes and times too). `kept` [n_experts]
  * is set to moesim_plan_count's. */

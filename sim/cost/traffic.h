@@ -8,19 +8,22 @@
 
 #include "sim/cost/cost.h"
 
-/* Sums over tokens with an FFN expert. */
-struct moesim_fanout {
-    uint64_t tokens, devices, nodes;
-};
+/* Room for the counts of `n_parts` threads. */
+MOESIM_MUST_CHECK enum moesim_status moesim_traffic_init(struct moesim_cost_work *work,
+                                                         const struct moesim_cluster *cluster, uint32_t n_parts,
+                                                         struct moesim_arena *arena, struct moesim_error *err);
 
-/* Fills work's counts: tokens, received, pairs, node_pairs, ports, rows (kept pairs of each physical expert) and, in
- * copies of a token, traffic in the direction of dispatch. */
-void moesim_traffic_count(const struct moesim_plan *plan, const struct moesim_batch *batch,
-                          const struct moesim_placement *placement, const struct moesim_cluster *cluster,
-                          const uint8_t *expert_kind, struct moesim_cost_work *work, struct moesim_fanout *fanout);
+/* Sets all counts to 0. */
+void moesim_traffic_begin(struct moesim_cost_work *work);
 
-/* Seconds of an all-to-all by the port bound: max over ports of bytes / rate + latency, 0 when nothing moves. */
-double moesim_traffic_time(const struct moesim_cost_work *work, const struct moesim_cluster *cluster,
-                           double token_bytes);
+/* Adds a plan's counts: tokens, received, pairs, ports, hops and rows (kept pairs of each physical expert). Uses the
+ * host's threads; integer sums, so the same on any number of them. */
+void moesim_traffic_add(const struct moesim_plan *plan, const struct moesim_batch *batch,
+                        const struct moesim_placement *placement, const struct moesim_cluster *cluster,
+                        enum moesim_dispatch dispatch, const uint8_t *expert_kind, struct moesim_cost_work *work);
+
+/* Ends the counting: the threads' counts together, and what goes everywhere whatever the routing (all-gather). */
+void moesim_traffic_end(const struct moesim_cluster *cluster, enum moesim_dispatch dispatch,
+                        struct moesim_cost_work *work);
 
 #endif

@@ -181,17 +181,18 @@ static enum moesim_status create_pricing(struct moesim_experiment *e, struct exp
     enum moesim_status status = moesim_placing_init(&pricing->placing, p, e->shape.n_experts, e->shape.expert_kind,
                                                     e->shape.max_pairs, e->arena, err);
     if (status == MOESIM_OK)
-        status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placing.placement[0], e->arena, err);
+        status = moesim_cost_work_init(&pricing->work, &p->cluster, &pricing->placing.placement[0],
+                                       p->record_traffic ? MOESIM_WITH_HOPS : MOESIM_WITHOUT_HOPS, e->arena, err);
     if (status != MOESIM_OK)
         return status;
     pricing->memory = moesim_alloc(e->arena, pricing->work.n_devices, sizeof *pricing->memory);
     if (!pricing->memory)
         return no_memory(err, p);
     if (p->record_traffic) {
-        const size_t n = pricing->work.n_ends;
-        pricing->traffic = moesim_alloc(e->arena, n * n, sizeof *pricing->traffic);
+        pricing->traffic = moesim_alloc(e->arena, 1, sizeof *pricing->traffic);
         if (!pricing->traffic)
             return no_memory(err, p);
+        moesim_hops_init(pricing->traffic, e->arena);
     }
     return status;
 }
@@ -275,16 +276,15 @@ static enum moesim_status close_traffic(const struct experiment_pricing *pricing
 {
     if (!pricing->traffic)
         return MOESIM_OK;
-    const uint32_t n = pricing->work.n_ends;
-    outcome->traffic_by_node = pricing->work.by_node;
-    outcome->traffic = moesim_alloc(outcome->arena, (size_t)n * n, sizeof *outcome->traffic);
-    if (!outcome->traffic)
-        return no_memory(err, pricing->point);
-    for (uint32_t s = 0; s < n; s++)
-        for (uint32_t t = 0; t < n; t++)
-            if (pricing->traffic[(size_t)s * n + t] > 0)
-                outcome->traffic[outcome->n_traffic++] =
-                    (struct moesim_traffic){.source = s, .target = t, .bytes = pricing->traffic[(size_t)s * n + t]};
+    const struct moesim_point *p = pricing->point;
+    const uint32_t exchanges = moesim_exchanges(&p->options);
+    outcome->traffic = moesim_alloc(outcome->arena, 2 * pricing->traffic->n, sizeof *outcome->traffic);
+    if (!outcome->traffic || pricing->traffic->failed)
+        return no_memory(err, p);
+    outcome->traffic_by_node = moesim_cluster_devices(&p->cluster) > MOESIM_MAX_TRAFFIC_DEVICES;
+    outcome->n_traffic = moesim_hops_bytes(
+        pricing->traffic, exchanges * moesim_dispatch_bytes(&p->model, (enum moesim_dispatch)p->options.dispatch),
+        exchanges * moesim_combine_bytes(&p->model), outcome->traffic);
     return MOESIM_OK;
 }
 

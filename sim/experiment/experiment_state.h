@@ -36,7 +36,7 @@ struct experiment_pricing {
     struct moesim_tally tally;
     struct moesim_memory *memory; /* [n_devices] of the layers priced in this step */
     struct moesim_memory fullest; /* the device that ever needed most */
-    double *traffic;              /* as work.traffic, summed over the run; NULL when not recorded */
+    struct moesim_hops *traffic;  /* copies over the run; NULL when not recorded */
 };
 
 struct moesim_experiment {

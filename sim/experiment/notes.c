@@ -182,8 +182,8 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
         moesim_tally_set(&pricing->tally, MOESIM_FLOP_ROUTER, l, e->step, cost.flop_router);
         moesim_tally_set(&pricing->tally, MOESIM_PADDING_FRACTION, l, e->step, cost.padding_fraction);
         if (pricing->traffic && e->step >= p->warm_up)
-            for (size_t j = 0; j < (size_t)pricing->work.n_ends * pricing->work.n_ends; j++)
-                pricing->traffic[j] += pricing->work.traffic[j];
+            moesim_hops_add_all(pricing->traffic, pricing->work.hops,
+                                moesim_traffic_end_size(&pricing->work, &p->cluster));
     }
     return MOESIM_OK;
 }

@@ -30,6 +30,11 @@ const struct moesim_param moesim_plain_params[] = {
                      "gradients are summed after the backward pass, or beside its arithmetic"),
     MOESIM_CHOICE_IN(struct moesim_plain, options, all_reduce, "ring", MOESIM_ALL_REDUCE_CHOICES,
                      "how gradients are summed"),
+    MOESIM_CHOICE_IN(struct moesim_plain, options, dispatch, "flat", MOESIM_DISPATCH_CHOICES,
+                     "how tokens reach their experts: a copy a device, a copy a node that forwards it, a copy an "
+                     "expert, all tokens everywhere, or every slot of the capacity"),
+    MOESIM_PARAM_IN(struct moesim_plain, options, chunks, "1", 1, 64,
+                    "equal parts of a layer whose exchanges and experts overlap; 1 = none"),
     MOESIM_CHOICE(struct moesim_plain, oversize, "flag", MOESIM_OVERSIZE_CHOICES,
                   "a model that a device has no room for: told with the run, or refused before it"),
     MOESIM_PARAM_END,
@@ -83,10 +88,9 @@ void moesim_keys_check(struct moesim_resolver *r)
     static const struct {
         const char *key, *other, *wanted;
     } idle[] = {
-        {"placement", "cluster", "a cluster"},
-        {"oversize", "cluster", "a cluster"},
-        {"sync", "backward", "backward: true"},
-        {"all_reduce", "backward", "backward: true"},
+        {"placement", "cluster", "a cluster"},  {"dispatch", "cluster", "a cluster"},
+        {"chunks", "cluster", "a cluster"},     {"oversize", "cluster", "a cluster"},
+        {"sync", "backward", "backward: true"}, {"all_reduce", "backward", "backward: true"},
     };
     for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
         const struct moesim_node *node = moesim_node_find(r->root, idle[i].key);

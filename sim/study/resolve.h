@@ -102,7 +102,7 @@ bool moesim_settings_apply(struct moesim_resolver *r, enum moesim_component comp
 /* ---- axes ---- */
 
 /* The rows of moesim_plain_params; from MOESIM_PLAIN_OF_COST on, only the cost looks at them. */
-enum { MOESIM_PLAIN_OF_COST = 5, MOESIM_N_PLAIN = 10 };
+enum { MOESIM_PLAIN_OF_COST = 5, MOESIM_N_PLAIN = 12 };
 
 struct moesim_plain {
     uint32_t mode, phase, steps, warm_up, micro_batches;

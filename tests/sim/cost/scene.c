@@ -6,6 +6,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include <moesim/random.h>
+
 struct moesim_cluster scene_cluster(uint32_t nodes, uint32_t devices_per_node, uint32_t ep)
 {
     return (struct moesim_cluster){
@@ -90,7 +92,7 @@ void scene_init(struct scene *s, const struct moesim_cluster *cluster, uint32_t 
     cr_assert_eq(moesim_placement_init(&s->placement, n_experts, ep, 2 * n_experts, s->arena, &err), MOESIM_OK);
     const struct moesim_placement_stats stats = {.n_layers = 1, .n_experts = n_experts};
     cr_assert_eq(moesim_placement_find("contiguous")->place(NULL, &stats, 1, cluster, &s->placement, &err), MOESIM_OK);
-    cr_assert_eq(moesim_cost_work_init(&s->work, cluster, &s->placement, s->arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_cost_work_init(&s->work, cluster, &s->placement, MOESIM_WITH_HOPS, s->arena, &err), MOESIM_OK);
 }
 
 void scene_finish(struct scene *s)
@@ -105,4 +107,36 @@ void scene_price(struct scene *s, enum moesim_padding padding, const uint8_t *ex
     cr_assert_eq(moesim_cost_layer(&s->plan, &s->batch, &s->placement, &s->cluster, &s->model, &s->options, expert_kind,
                                    &s->work, &s->cost, &err),
                  MOESIM_OK, "%s", err.text);
+}
+
+double *scene_traffic(struct scene *s, uint32_t n_ends)
+{
+    double *bytes = moesim_alloc(s->arena, (size_t)n_ends * n_ends, sizeof *bytes);
+    struct moesim_traffic *row = moesim_alloc(s->arena, 2 * s->work.hops->n, sizeof *row);
+    cr_assert(bytes && row);
+    const double passes = s->options.backward ? 2 : 1;
+    const double there = moesim_dispatch_bytes(&s->model, (enum moesim_dispatch)s->options.dispatch);
+    const size_t n = moesim_hops_bytes(s->work.hops, passes * there, passes * moesim_combine_bytes(&s->model), row);
+    for (size_t i = 0; i < n; i++) {
+        cr_assert(row[i].source < n_ends && row[i].target < n_ends && row[i].bytes > 0);
+        cr_assert(i == 0 || row[i - 1].source < row[i].source ||
+                  (row[i - 1].source == row[i].source && row[i - 1].target < row[i].target));
+        bytes[(size_t)row[i].source * n_ends + row[i].target] = row[i].bytes;
+    }
+    return bytes;
+}
+
+void scene_choices(uint32_t seed, uint32_t n_experts, uint32_t n_tokens, uint32_t k, uint32_t *expert)
+{
+    const struct moesim_random random = {.seed = seed, .stream = MOESIM_STREAM_TEST};
+    uint32_t order[256];
+    for (uint32_t e = 0; e < n_experts; e++)
+        order[e] = e;
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t c = 0; c < k; c++) {
+            const uint32_t j = c + moesim_random_below(&random, (uint64_t)t * k + c, n_experts - c);
+            const uint32_t e = order[j];
+            order[j] = order[c];
+            expert[t * k + c] = order[c] = e;
+        }
 }

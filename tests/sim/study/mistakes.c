@@ -88,6 +88,15 @@ Test(mistakes, top_of_the_file)
     expect(BASE "model: mixtral-8x7b\ncluster: h100-dgx\noversize: refuse\nbackward: [false, true]\n",
            "4:10: cluster h100-dgx: the fullest device needs at least 117 GB for its part of the model, but has 80 GB; "
            "take more devices or a smaller model, or leave out oversize = refuse\n");
+    expect(BASE "dispatch: normal\nchunks: 2\n",
+           "3:1: dispatch has no use without a cluster\n4:1: chunks has no use without a cluster\n");
+    expect(BASE "cluster: h100-dgx\ndispatch: norml\nchunks: 0\n",
+           "4:11: dispatch = 'norml' is none of flat|normal|low-latency|all-gather|padded; did you mean 'normal'?\n"
+           "5:9: chunks = 0 is outside 1..64\n");
+    expect(BASE "cluster: node:4 gpu:8 nvlink:200e9 nic:-5 flop:1e15 hbm:1e12\n",
+           "3:10: cluster: 'nic' in a cluster text: nic_bytes_per_s = -5 is outside 1..1e+18\n");
+    expect(BASE "cluster: {name: node:4 gpu:8 nvlink:200e9 flop:1e15 hbm:1e12, nic_bytes_per_s: 0}\n",
+           "3:80: cluster.nic_bytes_per_s = 0 is outside 1..1e+18\n");
     expect("workload: gaussian\nrouter:\n", "2:8: router has no value\n");
 }
 

@@ -119,6 +119,8 @@ Test(points, labels_and_json)
         {"steps", "50"},
         {"padding", "none"},
         {"backward", "false"},
+        {"dispatch", "flat"},
+        {"chunks", "1"},
         {"micro_batches", "1"},
         {"model.name", "olmoe-1b-7b"},
     };
@@ -166,10 +168,11 @@ Test(points, text_reaches_json_escaped)
 /* Points of one routing are neighbours; otherwise the file's order holds. */
 Test(points, routed_once_and_priced_together)
 {
-    struct resolved *r = must(resolve_text(
-        "cluster: {name: h100-dgx, nodes: [1, 2]}\nplacement: [contiguous, random]\n"
-        "padding: [none, tile]\nbackward: [false, true]\nworkload: text\nrouter: [switch, ./mine.so]\nseeds: 2\n"));
-    cr_assert_eq(r->n, 2 * 2 * 2 * 2 * 2 * 2);
+    struct resolved *r =
+        must(resolve_text("cluster: {name: h100-dgx, nodes: [1, 2]}\nplacement: [contiguous, random]\n"
+                          "padding: [none, tile]\nbackward: [false, true]\ndispatch: [normal, low-latency]\nchunks: "
+                          "4\nworkload: text\nrouter: [switch, ./mine.so]\nseeds: 2\n"));
+    cr_assert_eq(r->n, 2 * 2 * 2 * 2 * 2 * 2 * 2);
     for (uint32_t i = 0; i < r->n; i++) {
         const struct moesim_point *p = r->points[i];
         uint32_t n_equal = 0;
@@ -181,15 +184,17 @@ Test(points, routed_once_and_priced_together)
             n_equal++;
             cr_assert(p->seed == q->seed && p->router == q->router && p->cluster.nodes == q->cluster.nodes);
         }
-        /* Two placements, paddings and passes; a plugin may look at anything, so it shares with nobody. */
-        cr_assert_eq(n_equal, p->router->plugin ? 1 : 8);
-        cr_assert(n_equal == 1 || i % 8 == 0 || p->route_hash == r->points[i - 1]->route_hash ||
+        cr_assert_eq(p->options.chunks, 4);
+        /* Two placements, paddings, passes and forms of dispatch; a plugin may look at anything, so it shares with
+         * nobody. */
+        cr_assert_eq(n_equal, p->router->plugin ? 1 : 16);
+        cr_assert(n_equal == 1 || i % 16 == 0 || p->route_hash == r->points[i - 1]->route_hash ||
                   r->points[i - 1]->router->plugin || p->route_hash == r->points[i + 1]->route_hash);
     }
-    for (uint32_t i = 0; i + 7 < r->n; i++) /* a routing that begins goes on to its end */
+    for (uint32_t i = 0; i + 15 < r->n; i++) /* a routing that begins goes on to its end */
         if (!r->points[i]->router->plugin && (i == 0 || r->points[i - 1]->route_hash != r->points[i]->route_hash))
-            cr_assert_eq(r->points[i]->route_hash, r->points[i + 7]->route_hash);
-    cr_assert(r->points[0]->seed == 1 && r->points[8]->seed == 2);
+            cr_assert_eq(r->points[i]->route_hash, r->points[i + 15]->route_hash);
+    cr_assert(r->points[0]->seed == 1 && r->points[16]->seed == 2);
     release(r);
 }
 
