@@ -92,8 +92,9 @@ static enum moesim_status time_rule(const char *spec, struct moesim_arena *arena
 
 int main(int argc, char **argv)
 {
-    static char *const all[] = {"contiguous", "random", "lpt:redundant=32", "eplb:redundant=32",
-                                "eplb:redundant=32,replica=static"};
+    static char *const all[] = {
+        "contiguous",   "random",  "lpt:redundant=32", "eplb:redundant=32", "eplb:redundant=32,replica=static",
+        "coactivation", "affinity"};
     char *const *specs = argc > 1 ? argv + 1 : all;
     const int n = argc > 1 ? argc - 1 : (int)(sizeof all / sizeof *all);
     printf("%u layers, %u experts, %u devices: median of %u\n", N_LAYERS, N_EXPERTS, NODES * DEVICES_PER_NODE,

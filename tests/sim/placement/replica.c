@@ -202,7 +202,7 @@ Test(replica, random_is_even_and_a_function_of_seed_and_step)
     make_plan(&b, 2, 4, 1);
     const struct moesim_placement *p = &b.placement;
     const uint32_t e = p->first[1] > p->first[2] - p->first[1] ? 0 : 1, n = p->first[e + 1] - p->first[e];
-    uint32_t count[8] = {0}, other_step = 0;
+    uint32_t count[16] = {0}, other_step = 0;
     uint32_t before[4096];
     for (uint32_t t = 0; t < 4096; t++)
         count[(before[t] = moesim_replica_pick(p, 0, t, e, 0)) - p->first[e]]++;
