@@ -36,12 +36,12 @@ static const struct moesim_param dselect_k_schema[] = {
 
 #define MOST_BITS 20 /* 2^20 experts are the most there are */
 #define REACH_EPS 1e-6
+#define LOG_OF_ONE 9.999995000003334e-7 /* ln(1 + 1e-6) */
 
 struct dselect_k {
     struct dselect_k_params p;
     uint32_t n_experts, n_bits, n_threads;
     struct moesim_chooser *chooser;
-    uint64_t *key;             /* [n_threads][E] */
     float *weight, *d_weight;  /* [n_threads][E] by expert */
     uint32_t *id;              /* [n_threads][2^n_bits] experts of one selector */
     float *share;              /* [n_threads][2^n_bits] their shares */
@@ -82,7 +82,7 @@ static enum moesim_status dselect_k_init(void *state, const void *params, const 
     struct moesim_arena *arena = env->arena;
     bool ok = true;
 #define ROOM(field, n) ((r->field = moesim_alloc(arena, (n), sizeof *r->field)) != NULL)
-    ok = ok && ROOM(key, n) && ROOM(weight, n) && ROOM(d_weight, n) && ROOM(id, codes) && ROOM(share, codes);
+    ok = ok && ROOM(weight, n) && ROOM(d_weight, n) && ROOM(id, codes) && ROOM(share, codes);
     ok = ok && ROOM(mix, threads * r->p.k) && ROOM(d_mix, threads * r->p.k);
     ok = ok && ROOM(entropy, env->max_tokens) && ROOM(unreach, env->max_tokens);
 #undef ROOM
@@ -103,8 +103,8 @@ struct call {
 
 static float smooth_step(float z, float width)
 {
-    const float x = z / width;
-    return x <= -0.5f ? 0 : x >= 0.5f ? 1 : -2 * x * x * x + 1.5f * x + 0.5f;
+    const float x = z / width, inside = -2 * x * x * x + 1.5f * x + 0.5f;
+    return fabsf(x) < 0.5f ? inside : (float)(x > 0); /* NaN: a selector with it has no part */
 }
 
 static float smooth_slope(float z, float width)
@@ -124,22 +124,21 @@ static bool any_nan(const float *x, uint32_t n)
 /* The ids with a share above 0, those without an expert among them, and their shares; returns how many. */
 static uint32_t select_ids(const struct dselect_k *r, const float *z, uint32_t *id, float *share)
 {
-    uint32_t n = 1;
+    uint32_t n = 1, decided = 0;
     id[0] = 0;
     share[0] = 1;
     for (uint32_t b = 0; b < r->n_bits; b++) {
         const float set = smooth_step(z[b], (float)r->p.width);
-        const uint32_t before = n;
+        const uint32_t before = set > 0 && set < 1 ? n : 0;
+        decided |= (uint32_t)(set == 1) << b;
         for (uint32_t i = 0; i < before; i++) {
-            if (set > 0 && set < 1) {
-                id[n] = id[i] | 1u << b;
-                share[n++] = share[i] * set;
-                share[i] *= 1 - set;
-            } else if (set == 1) {
-                id[i] |= 1u << b;
-            }
+            id[n] = id[i] | 1u << b;
+            share[n++] = share[i] * set;
+            share[i] *= 1 - set;
         }
     }
+    for (uint32_t i = 0; i < n; i++)
+        id[i] |= decided;
     return n;
 }
 
@@ -188,7 +187,7 @@ static void add_selector(const struct dselect_k *r, uint32_t t, uint32_t n, cons
             continue;
         weight[id[i]] += mix * share[i];
         reached += share[i];
-        entropy -= share[i] * log(share[i] + 1e-6);
+        entropy -= share[i] * (share[i] == 1 ? LOG_OF_ONE : log(share[i] + 1e-6)); /* most have made up their mind */
     }
     r->entropy[t] += entropy;
     r->unreach[t] += is_power(r) ? 0 : 1 / (reached + REACH_EPS);
@@ -202,23 +201,15 @@ static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct 
     float *mix = r->mix + (size_t)thread * r->p.k, *weight = r->weight + (size_t)thread * r->n_experts;
     uint32_t *id = r->id + ((size_t)thread << r->n_bits);
     float *share = r->share + ((size_t)thread << r->n_bits);
-    uint64_t *key = r->key + (size_t)thread * r->n_experts;
     if (!mix_selectors(c, row, mix))
         return MOESIM_NO_CHOICE;
     memset(weight, 0, r->n_experts * sizeof *weight);
     for (uint32_t j = 0; j < r->p.k; j++)
         if (mix[j] > 0)
             add_selector(r, t, select_ids(r, row + (size_t)j * r->n_bits, id, share), id, share, mix[j], weight);
-    uint32_t n = 0;
-    for (uint32_t e = 0; e < r->n_experts; e++) {
-        key[n] = moesim_key(weight[e], e);
-        n += weight[e] > 0;
-    }
-    moesim_keys_heap(key, n);
-    for (uint32_t i = 0; i < n; i++) {
-        out->expert[i] = moesim_key_expert(moesim_keys_pop(key, n - i));
+    const uint32_t n = moesim_rank_above(weight, r->n_experts, 0, out->expert);
+    for (uint32_t i = 0; i < n; i++)
         out->weight[i] = weight[out->expert[i]];
-    }
     return n;
 }
 

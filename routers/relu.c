@@ -37,7 +37,6 @@ struct relu_router {
     struct relu_params p;
     uint32_t n_experts;
     struct moesim_chooser *chooser;
-    uint64_t *key;  /* [threads][E] */
     double *sum;    /* [E] of relu(l) over tokens */
     double *factor; /* [E] loss by relu(l_te) */
 };
@@ -61,10 +60,9 @@ static enum moesim_status relu_init(void *state, const void *params, const struc
     struct relu_router *r = state;
     r->p = *(const struct relu_params *)params;
     r->n_experts = env->n_experts;
-    r->key = moesim_alloc(env->arena, (size_t)moesim_threads() * env->n_experts, sizeof *r->key);
     r->sum = moesim_alloc(env->arena, env->n_experts, sizeof *r->sum);
     r->factor = moesim_alloc(env->arena, env->n_experts, sizeof *r->factor);
-    if (!r->key || !r->sum || !r->factor)
+    if (!r->sum || !r->factor)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u experts", env->n_experts);
     return moesim_chooser_init(env, env->n_experts, env->n_experts, &r->chooser, err);
 }
@@ -76,7 +74,7 @@ struct call {
 
 static float relu(float logit)
 {
-    return fminf(logit, FLT_MAX); /* of a positive one: +inf counts as the largest number */
+    return logit < FLT_MAX ? logit : FLT_MAX; /* of a positive one: +inf counts as the largest number */
 }
 
 static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct moesim_choices *out)
@@ -84,20 +82,17 @@ static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct 
     const struct call *c = context;
     const uint32_t n_experts = c->r->n_experts;
     const float *logits = c->batch->columns + (size_t)t * c->batch->stride;
-    uint64_t *key = c->r->key + (size_t)thread * n_experts;
-    uint32_t n = 0, n_finite = 0;
-    for (uint32_t e = 0; e < n_experts; e++) {
-        n_finite += logits[e] - logits[e] == 0;
-        key[n] = moesim_key(logits[e], e);
-        n += logits[e] > 0;
-    }
-    if (n_finite == 0)
+    const double scale = c->r->p.scale;
+    bool any = false;
+    (void)thread;
+    for (uint32_t e = 0; e < n_experts && !any; e++)
+        any = logits[e] - logits[e] == 0;
+    if (!any)
         return MOESIM_NO_CHOICE;
-    moesim_keys_heap(key, n);
+    const uint32_t n = moesim_rank_above(logits, n_experts, 0, out->expert);
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t e = moesim_key_expert(moesim_keys_pop(key, n - i));
-        out->expert[i] = e;
-        out->weight[i] = (float)fmin(relu(logits[e]) * c->r->p.scale, FLT_MAX);
+        const double weight = relu(logits[out->expert[i]]) * scale;
+        out->weight[i] = weight < FLT_MAX ? (float)weight : FLT_MAX;
     }
     return n;
 }

@@ -58,11 +58,13 @@ struct top_p {
     struct top_p_params p;
     uint32_t n_experts, n_threads;
     struct moesim_chooser *chooser;
-    uint64_t *key;       /* [n_threads][E] */
-    float *scores;       /* [n_threads][E] */
-    float *d_scores;     /* [n_threads][E] */
-    double *factor;      /* [E] of one group: balance loss by score */
-    struct losses *loss; /* [max_tokens] */
+    struct moesim_score_sums *sums;
+    uint64_t *key;            /* [n_threads][E] */
+    uint32_t *ranked;         /* [n_threads][E] */
+    float *scores, *d_scores; /* [n_threads][E] */
+    double *factor;           /* [E] of one group: balance loss by score */
+    double *sum;              /* [E] of one group: scores */
+    double *entropy;          /* [max_tokens] */
 };
 
 static enum moesim_status top_p_shape(const void *params, const struct moesim_env *env, struct moesim_shape *shape,
@@ -91,14 +93,18 @@ static enum moesim_status top_p_init(void *state, const void *params, const stru
     if (r->p.max_experts == 0)
         r->p.max_experts = env->n_experts;
     const size_t n = (size_t)r->n_threads * env->n_experts;
-    r->key = moesim_alloc(env->arena, n, sizeof *r->key);
-    r->scores = moesim_alloc(env->arena, n, sizeof *r->scores);
-    r->d_scores = moesim_alloc(env->arena, n, sizeof *r->d_scores);
-    r->factor = moesim_alloc(env->arena, env->n_experts, sizeof *r->factor);
-    r->loss = moesim_alloc(env->arena, env->max_tokens, sizeof *r->loss);
-    if (!r->key || !r->scores || !r->d_scores || !r->factor || !r->loss)
+    struct moesim_arena *arena = env->arena;
+    bool ok = true;
+#define ROOM(field, n) ((r->field = moesim_alloc(arena, (n), sizeof *r->field)) != NULL)
+    ok = ok && ROOM(key, n) && ROOM(ranked, n) && ROOM(scores, n) && ROOM(d_scores, n);
+    ok = ok && ROOM(factor, env->n_experts) && ROOM(sum, env->n_experts) && ROOM(entropy, env->max_tokens);
+#undef ROOM
+    if (!ok)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the scores of %u experts", env->n_experts);
-    return moesim_chooser_init(env, env->n_experts, r->p.max_experts, &r->chooser, err);
+    const enum moesim_status status = moesim_chooser_init(env, env->n_experts, r->p.max_experts, &r->chooser, err);
+    return status ? status
+                  : moesim_score_sums_init(MOESIM_SOFTMAX, env->n_experts, moesim_chooser_run(r->chooser), false, env,
+                                           &r->sums, err);
 }
 
 /* What all tokens of one call share. */
@@ -121,44 +127,62 @@ static double threshold(const struct top_p *r, const struct moesim_batch *batch)
     return p < 1e-6 ? 1e-6 : p < 1 ? p : (double)INFINITY; /* at 1 rounding must not leave an expert out */
 }
 
-/* The experts with at least `least` probability; returns how many. */
-static uint32_t gather(const float *logits, const float *scores, uint32_t n_experts, float least, uint64_t *key)
+/* How many of the n ranked experts a token takes: until their sum passes p or there are `most`. False when more were
+ * needed than are ranked. */
+static bool take(const struct call *c, const uint32_t *ranked, uint32_t n, const float *scores,
+                 struct moesim_choices *out, uint32_t *taken)
 {
-    uint32_t n = 0;
-    for (uint32_t e = 0; e < n_experts; e++) {
-        key[n] = moesim_key(logits[e], e);
-        n += scores[e] >= least; /* false for NaN */
+    const uint32_t most = c->r->p.max_experts;
+    double sum = 0;
+    *taken = 0;
+    for (; *taken < n && *taken < most && sum <= c->p; ++*taken) {
+        out->expert[*taken] = ranked[*taken];
+        out->weight[*taken] = scores[ranked[*taken]];
+        sum += scores[ranked[*taken]];
     }
+    return sum > c->p || *taken == most;
+}
+
+/* All experts that are numbers, best first; returns how many. */
+static uint32_t rank_all(const struct top_p *r, const float *logits, const float *scores, uint32_t thread,
+                         uint32_t *ranked)
+{
+    uint64_t *key = r->key + (size_t)thread * r->n_experts;
+    uint32_t n = 0;
+    for (uint32_t e = 0; e < r->n_experts; e++) {
+        key[n] = moesim_key(logits[e], e);
+        n += scores[e] >= 0; /* false for NaN */
+    }
+    moesim_keys_heap(key, n);
+    for (uint32_t i = 0; i < n; i++)
+        ranked[i] = moesim_key_expert(moesim_keys_pop(key, n - i));
     return n;
 }
 
 static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct moesim_choices *out)
 {
     const struct call *c = context;
-    const uint32_t n_experts = c->r->n_experts, most = c->r->p.max_experts;
+    const struct top_p *r = c->r;
+    const uint32_t n_experts = r->n_experts;
     const float *logits = c->batch->columns + (size_t)t * c->batch->stride;
-    float *scores = c->r->scores + (size_t)thread * n_experts;
-    uint64_t *key = c->r->key + (size_t)thread * n_experts;
+    float *scores = r->scores + (size_t)thread * n_experts;
+    uint32_t *ranked = r->ranked + (size_t)thread * n_experts, taken = 0;
     moesim_score_row(MOESIM_SOFTMAX, logits, n_experts, scores);
-    /* those with less than (1 - p) / E hold less than 1 - p together, so the line is crossed before them */
-    const float least = (float)((1 - c->p) * 0.999 / n_experts);
-    uint32_t n = gather(logits, scores, n_experts, least, key), taken = 0;
-    if (n == 0)
-        n = gather(logits, scores, n_experts, 0, key);
-    moesim_keys_heap(key, n);
-    for (double sum = 0; taken < n && taken < most && sum <= c->p; taken++) {
-        const uint32_t e = moesim_key_expert(moesim_keys_pop(key, n - taken));
-        out->expert[taken] = e;
-        out->weight[taken] = scores[e];
-        sum += scores[e];
-    }
+    const float cut = moesim_cut_by_mass(logits, scores, n_experts, (float)(c->p + 1e-5));
+    if (!(cut > -INFINITY) || !take(c, ranked, moesim_rank_above(logits, n_experts, cut, ranked), scores, out, &taken))
+        take(c, ranked, rank_all(r, logits, scores, thread, ranked), scores, out, &taken);
+    if (taken == 0)
+        return MOESIM_NO_CHOICE;
+    if (r->p.aux_coef > 0)
+        moesim_score_sums_add(r->sums, t, scores);
+    r->entropy[t] = r->p.entropy_coef > 0 ? moesim_entropy_row(logits, scores, n_experts) : 0;
     double sum = 0;
-    for (uint32_t i = 0; c->r->p.weight == MOESIM_WEIGHT_SUM && i < taken; i++)
+    for (uint32_t i = 0; r->p.weight == MOESIM_WEIGHT_SUM && i < taken; i++)
         sum += out->weight[i];
-    const double scale = c->r->p.scale / (sum > 0 ? sum : 1);
-    for (uint32_t i = 0; i < taken; i++)
+    const double scale = r->p.scale / (sum > 0 ? sum : 1);
+    for (uint32_t i = 0; scale != 1 && i < taken; i++)
         out->weight[i] = (float)fmin(out->weight[i] * scale, FLT_MAX);
-    return taken ? taken : MOESIM_NO_CHOICE;
+    return taken;
 }
 
 /* Adds the gradient of the gate weights by the scores of one token. */
@@ -177,8 +201,8 @@ static void weights_backward(const struct call *c, uint32_t t, const float *scor
     }
 }
 
-/* The losses of tokens [first, last) of a group and, with c->grad, the gradient of everything. */
-static void work_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
+/* The gradient of everything for tokens [first, last) of a group. */
+static void backward_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
 {
     const struct call *c = context;
     const struct top_p *r = c->r;
@@ -186,23 +210,13 @@ static void work_tokens(void *context, uint32_t first, uint32_t last, uint32_t t
     float *scores = r->scores + (size_t)thread * n_experts, *d_scores = r->d_scores + (size_t)thread * n_experts;
     for (uint32_t t = c->first_token + first; t < c->first_token + last; t++) {
         const float *logits = c->batch->columns + (size_t)t * c->batch->stride;
-        r->loss[t] = (struct losses){0};
         if (c->plan->first[t] == c->plan->first[t + 1])
             continue; /* padding or a bad row */
         moesim_score_row(MOESIM_SOFTMAX, logits, n_experts, scores);
-        double balance = 0, entropy = 0;
         for (uint32_t e = 0; e < n_experts; e++) {
             const double s = scores[e], log_s = s > 0 ? log(s) : 0;
-            d_scores[e] = 0;
-            if (!(s >= 0))
-                continue;
-            balance += r->factor[e] * s;
-            entropy -= s * log_s;
-            d_scores[e] = (float)(c->loss_scale * (r->factor[e] - c->entropy_factor * (log_s + 1)));
+            d_scores[e] = s >= 0 ? (float)(c->loss_scale * (r->factor[e] - c->entropy_factor * (log_s + 1))) : 0;
         }
-        r->loss[t] = (struct losses){balance, c->entropy_factor * entropy};
-        if (!c->grad)
-            continue;
         weights_backward(c, t, scores, d_scores);
         moesim_score_row_backward(MOESIM_SOFTMAX, logits, scores, d_scores, n_experts,
                                   c->grad->d_columns + (size_t)t * c->batch->stride);
@@ -225,26 +239,28 @@ static void set_factor(const struct top_p *r, const struct moesim_batch *batch, 
         r->factor[e] *= r->p.aux_coef * r->n_experts / (double)n_rows / (double)plan->n_pairs;
 }
 
-/* Both losses; with `grad` also the gradient of everything. */
-static struct losses work(const struct top_p *r, const struct moesim_batch *batch, const struct moesim_plan *plan,
-                          struct moesim_grad *grad)
+static uint32_t count_rows(const struct moesim_plan *plan)
 {
-    uint32_t n_rows = 0;
-    for (uint32_t t = 0; t < batch->n_tokens; t++)
-        n_rows += plan->first[t] < plan->first[t + 1];
-    struct call c = {.r = r, .batch = batch, .plan = plan, .grad = grad, .loss_scale = grad ? grad->loss_scale : 1};
-    c.entropy_factor = n_rows > 0 ? r->p.entropy_coef / n_rows : 0;
+    uint32_t n = 0;
+    for (uint32_t t = 0; t < plan->n_tokens; t++)
+        n += plan->first[t] < plan->first[t + 1];
+    return n;
+}
+
+static struct losses find_losses(const struct top_p *r, const struct moesim_batch *batch,
+                                 const struct moesim_plan *plan)
+{
+    const uint32_t n_rows = count_rows(plan);
     struct losses sum = {0};
-    for (uint32_t g = 0; g < batch->n_groups; g++) {
-        const uint32_t n = batch->group_start[g + 1] - batch->group_start[g];
-        c.first_token = batch->group_start[g];
+    for (uint32_t g = 0; r->p.aux_coef > 0 && g < batch->n_groups; g++) {
         set_factor(r, batch, plan, g);
-        moesim_for_tokens(n, r->n_threads, work_tokens, &c);
-        for (uint32_t t = c.first_token; t < c.first_token + n; t++) {
-            sum.balance += r->loss[t].balance;
-            sum.entropy += r->loss[t].entropy;
-        }
+        moesim_score_sums_of(r->sums, batch->group_start[g], batch->group_start[g + 1], r->sum);
+        for (uint32_t e = 0; e < r->n_experts; e++)
+            sum.balance += r->factor[e] * r->sum[e];
     }
+    for (uint32_t t = 0; r->p.entropy_coef > 0 && t < batch->n_tokens; t++)
+        if (plan->first[t] < plan->first[t + 1])
+            sum.entropy += r->p.entropy_coef / n_rows * r->entropy[t];
     return sum;
 }
 
@@ -255,9 +271,9 @@ static enum moesim_status top_p_route(void *state, const struct moesim_batch *ba
     const struct call c = {.r = r, .batch = batch, .p = threshold(r, batch)};
     (void)err;
     moesim_plan_unlimited(plan);
+    moesim_score_sums_begin(r->sums, batch, batch->columns, batch->stride, r->p.aux_coef > 0);
     moesim_choose(r->chooser, batch, choose, &c, plan);
-    const bool free = r->p.aux_coef == 0 && r->p.entropy_coef == 0;
-    const struct losses loss = free ? (struct losses){0} : work(r, batch, plan, NULL);
+    const struct losses loss = find_losses(r, batch, plan);
     moesim_plan_add_aux(plan, "switch", loss.balance);
     moesim_plan_add_aux(plan, "entropy", loss.entropy);
     return MOESIM_OK;
@@ -266,8 +282,16 @@ static enum moesim_status top_p_route(void *state, const struct moesim_batch *ba
 static enum moesim_status top_p_backward(void *state, const struct moesim_batch *batch, const struct moesim_plan *plan,
                                          struct moesim_grad *grad, struct moesim_error *err)
 {
+    const struct top_p *r = state;
+    const uint32_t n_rows = count_rows(plan);
+    struct call c = {.r = r, .batch = batch, .plan = plan, .grad = grad, .loss_scale = grad->loss_scale};
     (void)err;
-    work(state, batch, plan, grad);
+    c.entropy_factor = n_rows > 0 ? r->p.entropy_coef / n_rows : 0;
+    for (uint32_t g = 0; g < batch->n_groups; g++) {
+        c.first_token = batch->group_start[g];
+        set_factor(r, batch, plan, g);
+        moesim_for_tokens(batch->group_start[g + 1] - c.first_token, r->n_threads, backward_tokens, &c);
+    }
     return MOESIM_OK;
 }
 

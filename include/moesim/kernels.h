@@ -64,23 +64,26 @@ MOESIM_API void moesim_score_row(enum moesim_score score, const float *logits, u
 MOESIM_API void moesim_score_row_backward(enum moesim_score score, const float *logits, const float *scores,
                                           const float *d_scores, uint32_t n_experts, float *d_logits);
 
+/* The entropy of one row's softmax scores, -sum s ln s; NaN for a bad row. For one thread. */
+MOESIM_API double moesim_entropy_row(const float *logits, const float *scores, uint32_t n_experts);
+
 /* ---- sums of scores over tokens, which balance losses are made of ---- */
 
-/* Scores are added up for runs of tokens of a group (and of a sequence, with by_sequence); those of sigmoid and
- * sqrt-softplus are divided by their sum over experts first. NaN adds nothing. */
+/* Scores are added up within runs of run_tokens tokens (0 = those of the token-choice family, else those of a chooser),
+ * groups and, with by_sequence, sequences; those of sigmoid and sqrt-softplus are divided by their sum over experts
+ * first. NaN adds nothing. */
 struct moesim_env;
 struct moesim_score_sums;
-MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_experts,
-                                                                       bool by_sequence, const struct moesim_env *env,
-                                                                       struct moesim_score_sums **sums,
-                                                                       struct moesim_error *err);
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status
+moesim_score_sums_init(enum moesim_score score, uint32_t n_experts, uint32_t run_tokens, bool by_sequence,
+                       const struct moesim_env *env, struct moesim_score_sums **sums, struct moesim_error *err);
 
 /* Starts anew with a batch's logits. With `is_added` the caller will add the scores of every token but padding itself,
  * which spares them from being worked out twice. */
 MOESIM_API void moesim_score_sums_begin(struct moesim_score_sums *sums, const struct moesim_batch *batch,
                                         const float *logits, size_t stride, bool is_added);
 
-/* Adds one token's scores. Any thread may, but the tokens of one run of moesim_choose() in their order by one. */
+/* Adds one token's scores: from the body of moesim_choose(), where a run's tokens come in order. */
 MOESIM_API void moesim_score_sums_add(struct moesim_score_sums *sums, uint32_t token, const float *scores);
 
 /* sum[n_experts] over tokens [first, last): a group, a sequence or the batch. Cheapest asked for in rising order. */
@@ -96,6 +99,10 @@ MOESIM_API void moesim_topk(const float *values, size_t stride, uint32_t n_token
 
 /* All experts of one row of n values above `cut`, best first by the tie rule; returns how many. For one thread. */
 MOESIM_API uint32_t moesim_rank_above(const float *values, uint32_t n, float cut, uint32_t *expert);
+
+/* A value of one row above which the others' masses sum to more than `enough`, but not to much more: a bound for
+ * moesim_rank_above(); -inf where there is none. For one thread. */
+MOESIM_API float moesim_cut_by_mass(const float *values, const float *mass, uint32_t n, float enough);
 
 /* For one column, the `count` best rows of [first, last) by the tie rule (lower row first), in decreasing order of
  * value: row[0 .. result). NaN rows and rows with `skip[row]` set are never taken, so the result may be below count.
@@ -394,6 +401,9 @@ struct moesim_chooser;
 MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_chooser_init(const struct moesim_env *env, uint32_t n_experts,
                                                                     uint32_t most, struct moesim_chooser **chooser,
                                                                     struct moesim_error *err);
+
+/* The tokens of a run, which one thread asks in order; runs start at multiples of it. */
+MOESIM_API uint32_t moesim_chooser_run(const struct moesim_chooser *chooser);
 
 /* Asks every token and fills the plan but for its capacity, which is given, and its losses: slots in token order, as by
  * moesim_seat. */

@@ -45,7 +45,8 @@ enum moesim_status choice_losses_init(const struct moesim_token_choice *p, const
 #undef ROOM
     if (!ok)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the auxiliary losses of %u tokens", env->max_tokens);
-    return moesim_score_sums_init(p->score, env->n_experts, losses_have(&l->list, LOSS_SEQUENCE), env, &l->sums, err);
+    return moesim_score_sums_init(p->score, env->n_experts, 0, losses_have(&l->list, LOSS_SEQUENCE), env, &l->sums,
+                                  err);
 }
 
 /* ---- counts ---- */

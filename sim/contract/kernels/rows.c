@@ -219,6 +219,55 @@ static void rows_sum_scores(enum moesim_score score, const float *const row[8], 
     add_scores(score, values, softmax, norm, n_rows, n, sum);
 }
 
+/* H = sum s (ln sum exp l - l), and ln s = l - ln sum exp l at the largest. */
+static double rows_entropy(const float *logits, const float *scores, uint32_t n)
+{
+    const float largest = row_max(logits, n);
+    v8f below = splat(0.0f);
+    for (uint32_t i = 0; largest < INFINITY && i < n; i += 8) {
+        const v8f s = load_some(scores + i, n - i);
+        below += pick(s > splat(0.0f), s * (splat(largest) - load_some(logits + i, n - i)), splat(0.0f));
+    }
+    return (double)sum_lanes(below) - log((double)row_max(scores, n));
+}
+
+/* ---- the best that hold a given mass ---- */
+
+static inline float mass_above(const float *v, const float *mass, uint32_t n, float cut)
+{
+    v8f sum = splat(0.0f);
+    for (uint32_t i = 0; i < n; i += 8) {
+        const bool whole = n - i >= 8;
+        const v8f x = whole ? load8(v + i) : load_tail(v + i, n - i);
+        const v8f m = whole ? load8(mass + i) : load_tail(mass + i, n - i);
+        sum += pick(x > splat(cut), m, splat(0.0f));
+    }
+    return sum_lanes(sum);
+}
+
+/* Halves what lies below the largest value until what is above the cut has little more than enough. */
+static float rows_cut_by_mass(const float *v, const float *mass, uint32_t n, float enough)
+{
+    float high = row_max(v, n), low = high - 8;
+    if (!(mass_above(v, mass, n, low) > enough)) {
+        high = low;
+        low = high - 32;
+        if (!(mass_above(v, mass, n, low) > enough))
+            return -INFINITY;
+    }
+    for (int i = 0; i < 12; i++) {
+        const float middle = (low + high) / 2, above = mass_above(v, mass, n, middle);
+        if (!(above > enough)) {
+            high = middle;
+            continue;
+        }
+        low = middle;
+        if (above - enough < 0.5f * (enough < 0.5f ? enough : 1 - enough))
+            break;
+    }
+    return low;
+}
+
 /* ---- selection ---- */
 
 /* Lanes that do not repeat the one before. */
@@ -360,4 +409,6 @@ const struct rows_kernels ROWS_KERNELS = {
     .select = rows_select8,
     .rank_above = rows_rank_above,
     .keep_groups = rows_keep_groups,
+    .cut_by_mass = rows_cut_by_mass,
+    .entropy = rows_entropy,
 };

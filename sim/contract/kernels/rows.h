@@ -113,6 +113,10 @@ struct rows_kernels {
     /* The places of values above `cut`, by falling value, of equal ones the first; returns how many there are. Above
      * ROWS_RANKED they are only counted. */
     uint32_t (*rank_above)(const float *v, uint32_t n, float cut, uint32_t *expert);
+    /* A value above which others hold more than `enough` mass, but not much more; -inf where there is none. */
+    float (*cut_by_mass)(const float *v, const float *mass, uint32_t n, float enough);
+    /* -sum s ln s of a row's softmax scores; NaN for a bad row. */
+    double (*entropy)(const float *logits, const float *scores, uint32_t n);
     /* The kept groups of one row of values, by rising id; MOESIM_NO_EXPERT where there are fewer. kept is
      * [topk_groups], `scratch` [rows_groups_scratch]. */
     void (*keep_groups)(const struct rows_select *s, const float *values, float *scratch, uint32_t *kept);

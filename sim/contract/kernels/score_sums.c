@@ -15,9 +15,9 @@
 
 #define SPARE_SEGMENTS 64
 
-enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_experts, bool by_sequence,
-                                          const struct moesim_env *env, struct moesim_score_sums **sums,
-                                          struct moesim_error *err)
+enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_experts, uint32_t run_tokens,
+                                          bool by_sequence, const struct moesim_env *env,
+                                          struct moesim_score_sums **sums, struct moesim_error *err)
 {
     struct moesim_arena *arena = env->arena;
     struct moesim_score_sums *s = moesim_alloc(arena, 1, sizeof *s);
@@ -25,7 +25,8 @@ enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_ex
     if (ok) {
         *s = (struct moesim_score_sums){.score = score, .n_experts = n_experts, .by_sequence = by_sequence};
         s->n_threads = (uint32_t)omp_get_max_threads();
-        s->max = 2 * (env->max_tokens / CHUNK_TOKENS) + SPARE_SEGMENTS;
+        s->run_tokens = run_tokens > 0 ? run_tokens : CHUNK_TOKENS;
+        s->max = 2 * (env->max_tokens / s->run_tokens) + SPARE_SEGMENTS;
         s->segment = moesim_alloc(arena, s->max, sizeof *s->segment);
         s->sum = moesim_alloc(arena, (size_t)s->max * n_experts, sizeof *s->sum);
         s->values = moesim_alloc(arena, (size_t)s->n_threads * ROWS_LANES * n_experts, sizeof *s->values);
@@ -38,10 +39,9 @@ enum moesim_status moesim_score_sums_init(enum moesim_score score, uint32_t n_ex
 /* Where the segment that starts at `token` ends. */
 static uint32_t end_of(const struct moesim_score_sums *s, uint32_t token)
 {
-    const uint32_t g = batch_group_of(s->batch, token), start = s->batch->group_start[g],
-                   end = s->batch->group_start[g + 1];
+    const uint32_t end = s->batch->group_start[batch_group_of(s->batch, token) + 1];
     const uint32_t *sequence = s->by_sequence ? s->batch->sequence_id : NULL;
-    const uint32_t rest = CHUNK_TOKENS - (token - start) % CHUNK_TOKENS;
+    const uint32_t rest = s->run_tokens - token % s->run_tokens;
     const uint32_t last = end - token < rest ? end : token + rest;
     for (uint32_t t = token + 1; sequence && t < last; t++)
         if (sequence[t] != sequence[t - 1])

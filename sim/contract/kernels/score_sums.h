@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Inside the sums of scores: they are kept for segments, runs of at most CHUNK_TOKENS tokens that lie in one group and,
- * where asked, in one sequence. There is room for a few segments more than a batch of long groups has; where that is
+ * Inside the sums of scores: they are kept for segments, parts of a run of tokens that lie in one group and, where
+ * asked, in one sequence. There is room for a few segments more than a batch of long groups has; where that is
  * not enough, runs of segments are worked out one after the other.
  */
 #ifndef MOESIM_KERNELS_SCORE_SUMS_H
@@ -37,7 +37,7 @@ struct segment {
 
 struct moesim_score_sums {
     enum moesim_score score;
-    uint32_t n_experts, n_threads;
+    uint32_t n_experts, n_threads, run_tokens;
     bool by_sequence;
 
     const struct moesim_batch *batch;

@@ -57,6 +57,11 @@ void moesim_score_row(enum moesim_score score, const float *logits, uint32_t n_e
     moesim_rows()->scores(score, logits, n_experts, scores);
 }
 
+double moesim_entropy_row(const float *logits, const float *scores, uint32_t n_experts)
+{
+    return moesim_rows()->entropy(logits, scores, n_experts);
+}
+
 /* d score / d logit of the functions of one logit, s = f(l). */
 static float slope(enum moesim_score score, float l, float s)
 {

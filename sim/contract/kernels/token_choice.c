@@ -133,10 +133,10 @@ static void cut_into_chunks(struct token_choice *c)
     s->n_chunks = 0;
     for (uint32_t g = 0; g < c->batch->n_groups; g++) {
         const uint32_t last = c->batch->group_start[g + 1];
-        for (uint32_t t = c->batch->group_start[g]; t < last; t += CHUNK_TOKENS) {
+        for (uint32_t t = c->batch->group_start[g]; t < last; t = s->chunk[s->n_chunks++].last) {
             assert(s->n_chunks < s->max_chunks);
-            const uint32_t end = last - t > CHUNK_TOKENS ? t + CHUNK_TOKENS : last;
-            s->chunk[s->n_chunks++] = (struct chunk){.first = t, .last = end, .group = g};
+            const uint32_t rest = CHUNK_TOKENS - t % CHUNK_TOKENS, end = last - t > rest ? t + rest : last;
+            s->chunk[s->n_chunks] = (struct chunk){.first = t, .last = end, .group = g};
         }
     }
 }

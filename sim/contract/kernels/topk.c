@@ -83,6 +83,11 @@ uint32_t moesim_rank_above(const float *values, uint32_t n, float cut, uint32_t 
     return count;
 }
 
+float moesim_cut_by_mass(const float *values, const float *mass, uint32_t n, float enough)
+{
+    return moesim_rows()->cut_by_mass(values, mass, n, enough);
+}
+
 uint32_t moesim_topk_column(const float *values, size_t stride, uint32_t first, uint32_t last, uint32_t column,
                             uint32_t count, const uint8_t *skip, uint32_t *row)
 {

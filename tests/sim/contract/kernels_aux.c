@@ -168,8 +168,9 @@ Test(kernels_aux, sums_of_scores)
         moesim_scores((enum moesim_score)f, x, E, T, E, s);
         for (int by_sequence = 0; by_sequence < 2; by_sequence++)
             for (int added = 0; added < 2; added++) {
-                cr_assert_eq(moesim_score_sums_init((enum moesim_score)f, E, by_sequence, &env, &sums, &err),
-                             MOESIM_OK);
+                cr_assert_eq(
+                    moesim_score_sums_init((enum moesim_score)f, E, added ? 256 : 0, by_sequence, &env, &sums, &err),
+                    MOESIM_OK);
                 moesim_score_sums_begin(sums, &batch, x, E, added);
                 for (uint32_t t = 0; added && t < T; t++)
                     if (!padding[t])

@@ -105,7 +105,8 @@ enum { MOST = 70, MOST_K = 20 };
 struct built {
     uint32_t expert[8 * MOST_K];
     float score[8 * MOST_K], out[4 * MOST];
-    double sum[3 * MOST], size, squares;
+    double sum[3 * MOST], size, squares, entropy;
+    float cut;
     uint32_t n_above, above[MOST];
     uint32_t n_found[ROWS_COLUMNS], found[ROWS_COLUMNS * 8], n_ordered, order[8 * 8];
     float value[ROWS_COLUMNS * 8];
@@ -168,6 +169,9 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         b->out[3 * n + j] = rows->exp(x[j]);
     rows->sum_scores(select.score, row, 1 + n % 8, n, values, b->sum + 2 * MOST);
     b->size = rows->size(x, n);
+    b->entropy = rows->entropy(x, b->out, n);
+    b->entropy = isnan(b->entropy) ? 99 : b->entropy;
+    b->cut = rows->cut_by_mass(x, b->out, n, 0.4f);
     b->n_above = rows->rank_above(x, n, 0.25f, b->above);
     for (uint32_t j = 0; j < 4 * n; j++)
         b->out[j] = isnan(b->out[j]) ? 99 : b->out[j]; /* the sign of a NaN is free */

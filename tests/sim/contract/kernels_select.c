@@ -79,6 +79,63 @@ Test(kernels_select, above_a_bound_against_counting)
     }
 }
 
+/* What is above the cut holds enough, and is found where it exists. */
+Test(kernels_select, cut_by_mass)
+{
+    enum { N = 90 };
+    float x[N], s[N];
+    for (uint32_t i = 0; i < 500; i++) {
+        const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST};
+        const uint32_t n = 1 + moesim_random_below(&d, N, N);
+        const float enough = i % 5 ? moesim_random_uniform(&d, N + 1) : 0.999f;
+        double above = 0, all = 0;
+        uint32_t n_above = 0, n_needed = 0;
+        moesim_random_normals(&d, 0, n, x);
+        for (uint32_t e = 0; e < n; e++)
+            x[e] = i % 7 == 1 && e % 5 == 2 ? NAN : i % 3 ? x[e] * 4 : rintf(x[e]);
+        moesim_scores(MOESIM_SOFTMAX, x, n, 1, n, s);
+        const float cut = moesim_cut_by_mass(x, s, n, enough);
+        for (uint32_t e = 0; e < n; e++)
+            if (x[e] > cut) {
+                n_above++;
+                above += s[e];
+            }
+        cr_assert(cut == -INFINITY || above > enough - 1e-6, "case %u: %g of %g", i, above, enough);
+        uint32_t best[N];
+        moesim_topk(x, n, 1, n, n, best);
+        for (; n_needed < n && best[n_needed] != MOESIM_NO_EXPERT && all <= enough; n_needed++)
+            all += s[best[n_needed]];
+        cr_assert(all < enough + 1e-5 || cut > -INFINITY, "case %u", i);
+        cr_assert(cut == -INFINITY || i % 3 == 0 || n_above <= 3 * n_needed + 8, "case %u: %u, %u are needed", i,
+                  n_above, n_needed);
+    }
+}
+
+/* Entropy of one row against its definition in double. */
+Test(kernels_select, entropy_of_rows)
+{
+    enum { N = 70 };
+    float x[N], s[N];
+    for (uint32_t i = 0; i < 200; i++) {
+        const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST + 1};
+        const uint32_t n = 1 + moesim_random_below(&d, N, N);
+        double sum = 0;
+        moesim_random_normals(&d, 0, n, x);
+        for (uint32_t e = 0; e < n; e++)
+            x[e] = e % 9 == 4 && i % 4 == 1   ? NAN
+                   : e % 9 == 5 && i % 4 == 2 ? INFINITY
+                   : e % 9 == 6               ? -INFINITY
+                                              : x[e] * 3;
+        x[0] = 1;
+        moesim_scores(MOESIM_SOFTMAX, x, n, 1, n, s);
+        for (uint32_t e = 0; e < n; e++)
+            sum -= s[e] > 0 ? s[e] * log(s[e]) : 0;
+        cr_assert_float_eq(moesim_entropy_row(x, s, n), sum, 2e-6, "case %u", i);
+    }
+    const float bad[] = {NAN, -INFINITY};
+    cr_assert(isnan(moesim_entropy_row(bad, (float[]){NAN, NAN}, 2)));
+}
+
 Test(kernels_select, columns_against_counting)
 {
     enum { T = 200 };
