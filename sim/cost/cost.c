@@ -179,7 +179,7 @@ enum moesim_status moesim_cost_end(const struct moesim_placement *placement, con
 {
     const enum moesim_padding padding = (enum moesim_padding)options->padding;
     *cost = (struct moesim_cost){0};
-    moesim_traffic_end(cluster, (enum moesim_dispatch)options->dispatch, work);
+    moesim_traffic_end(placement, cluster, (enum moesim_dispatch)options->dispatch, work);
     const enum moesim_status status = moesim_exchange_set(cluster, (enum moesim_dispatch)options->dispatch, work, err);
     if (status != MOESIM_OK)
         return status;

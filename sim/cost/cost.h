@@ -105,16 +105,17 @@ struct moesim_fanout {
 };
 
 /* What one thread has counted. */
+enum moesim_part_port { MOESIM_PART_NVLINK, MOESIM_PART_NIC };
 struct moesim_cost_part {
-    struct moesim_ports *port;           /* [n_devices] */
-    struct moesim_leaf *leaf;            /* [n_leaves] */
-    uint64_t *tokens, *received, *pairs; /* [n_devices] */
-    uint64_t *rows;                      /* [n_ep_groups][n_replicas] */
+    uint64_t (*out)[2], (*in)[2]; /* [n_devices] copies by NVLink and by NIC (enum moesim_part_port) */
+    struct moesim_leaf *leaf;     /* [n_leaves] */
+    uint64_t *tokens, *received;  /* [n_devices] */
+    uint64_t *rows;               /* [n_ep_groups][n_replicas] */
     struct moesim_fanout fanout;
     uint32_t stamp;         /* of the token being counted */
     uint32_t *device_stamp; /* [n_devices] the last token there */
     uint32_t *node_stamp;   /* [n_nodes] the same */
-    uint32_t *forwarder;    /* [n_nodes] of that token */
+    uint32_t *forwarder;    /* [n_nodes] of its home */
 };
 
 /* What the experts of one device compute. */
@@ -129,6 +130,7 @@ struct moesim_cost_work {
     uint32_t n_devices, n_nodes, n_leaves, n_ep_groups, n_experts;
     uint32_t n_replicas;             /* room for physical experts of one EP group */
     uint32_t *node;                  /* [n_devices] */
+    uint32_t *leaf_of;               /* [n_nodes] */
     uint32_t n_parts;                /* threads that count */
     struct moesim_cost_part *part;   /* [n_parts] */
     bool by_node;                    /* `hops` are between nodes, else between devices */

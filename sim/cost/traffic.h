@@ -23,7 +23,7 @@ void moesim_traffic_add(const struct moesim_plan *plan, const struct moesim_batc
                         enum moesim_dispatch dispatch, const uint8_t *expert_kind, struct moesim_cost_work *work);
 
 /* Ends the counting: the threads' counts together, and what goes everywhere whatever the routing (all-gather). */
-void moesim_traffic_end(const struct moesim_cluster *cluster, enum moesim_dispatch dispatch,
-                        struct moesim_cost_work *work);
+void moesim_traffic_end(const struct moesim_placement *placement, const struct moesim_cluster *cluster,
+                        enum moesim_dispatch dispatch, struct moesim_cost_work *work);
 
 #endif

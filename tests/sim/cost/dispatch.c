@@ -186,7 +186,9 @@ Test(dispatch, oversubscribed_leaf)
     s.cluster.leaf_oversubscription = 1; /* as wide as the NICs: 3 copies a port, and still across leaves */
     price(&s, MOESIM_DISPATCH_FLAT);
     NEAR(s.cost.time_dispatch_s, 3 * 200 / 50. + 0.5 + 0.125);
-    s.cluster.leaf_nodes = 0;
+    scene_finish(&s);
+    cluster.leaf_nodes = 0;
+    scene_init(&s, &cluster, 4, 16, 1, choice);
     price(&s, MOESIM_DISPATCH_FLAT);
     NEAR(s.cost.time_dispatch_s, 3 * 200 / 50. + 0.5);
     scene_finish(&s);
