@@ -25,7 +25,7 @@ static const char *const statement_sql[RESULTS_N_STATEMENTS] = {
     [RESULTS_INSERT_SUMMARY] = "INSERT INTO summary VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     [RESULTS_INSERT_SERIES] = "INSERT INTO series VALUES (?1, ?2, ?3, ?4, ?5)",
     [RESULTS_INSERT_LOAD] = "INSERT INTO expert_load VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    [RESULTS_INSERT_TRAFFIC] = "INSERT INTO traffic VALUES (?1, ?2, ?3, ?4, ?5)",
+    [RESULTS_INSERT_TRAFFIC] = "INSERT INTO traffic (run, source, target, bytes, unit) VALUES (?1, ?2, ?3, ?4, ?5)",
     [RESULTS_HASH_RUN] = "SELECT hash, seed, pairing, state, params FROM run WHERE id = ?1",
     [RESULTS_HASH_PARAMS] = "SELECT path, value, number FROM run_param WHERE run = ?1 ORDER BY path",
     /* By name: ids differ between files. */
@@ -36,7 +36,8 @@ static const char *const statement_sql[RESULTS_N_STATEMENTS] = {
                             " WHERE s.run = ?1 AND m.kind <> 'measured' ORDER BY m.name, s.layer, s.step",
     [RESULTS_HASH_LOAD] = "SELECT window, layer, first_step, n_steps, assigned, kept FROM expert_load"
                           " WHERE run = ?1 ORDER BY window, layer",
-    [RESULTS_HASH_TRAFFIC] = "SELECT source, target, bytes, unit FROM traffic WHERE run = ?1 ORDER BY source, target",
+    [RESULTS_HASH_TRAFFIC] = "SELECT source, target, bytes, unit FROM traffic WHERE run = ?1"
+                             " ORDER BY source, target, unit",
 };
 
 enum moesim_status results_fail(struct results_store *store, struct moesim_error *err, const char *action)

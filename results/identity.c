@@ -27,11 +27,11 @@ static enum moesim_status refuse(const char *path, uint32_t application, uint32_
                            "%s: the database has version %u and was made by a newer moesim, this one reads version %d; "
                            "use the newer program or name another file",
                            path, version, RESULTS_SCHEMA_VERSION);
-    if (version < RESULTS_SCHEMA_VERSION)
+    if (version < RESULTS_OLDEST_VERSION)
         return moesim_fail(err, MOESIM_EIO,
-                           "%s: the file is damaged (version %u, %d expected); restore a copy or name a "
+                           "%s: the file is damaged (version %u, %d to %d expected); restore a copy or name a "
                            "new file",
-                           path, version, RESULTS_SCHEMA_VERSION);
+                           path, version, RESULTS_OLDEST_VERSION, RESULTS_SCHEMA_VERSION);
     return MOESIM_OK;
 }
 
@@ -154,7 +154,8 @@ static bool first_integer(struct results_store *store, const char *sql, int64_t 
     return row;
 }
 
-enum moesim_status results_check_identity(struct results_store *store, bool *empty, struct moesim_error *err)
+enum moesim_status results_check_identity(struct results_store *store, bool *empty, uint32_t *file_version,
+                                          struct moesim_error *err)
 {
     int64_t application, version, n_objects;
     if (!first_integer(store, "PRAGMA application_id", &application) ||
@@ -162,5 +163,6 @@ enum moesim_status results_check_identity(struct results_store *store, bool *emp
         !first_integer(store, "SELECT count(*) FROM sqlite_master", &n_objects))
         return results_fail(store, err, "read");
     *empty = application == 0 && version == 0 && n_objects == 0;
+    *file_version = (uint32_t)version;
     return *empty ? MOESIM_OK : refuse(store->path, (uint32_t)application, (uint32_t)version, err);
 }

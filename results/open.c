@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "results/identity.h"
+#include "migrate_1.sql.h"
 #include "schema.sql.h"
 
 /* Long enough for any other writer's transaction of a few milliseconds, short enough to report a hung one. */
@@ -115,7 +116,8 @@ static enum moesim_status set_up(struct results_store *store, struct moesim_erro
     if (!results_begin(store))
         return results_fail(store, err, "set up");
     bool empty;
-    enum moesim_status status = results_check_identity(store, &empty, err);
+    uint32_t version;
+    enum moesim_status status = results_check_identity(store, &empty, &version, err);
     if (status == MOESIM_OK && empty) {
         status = run_script(store, schema_sql, "set up", err);
         if (status == MOESIM_OK)
@@ -129,14 +131,35 @@ static enum moesim_status set_up(struct results_store *store, struct moesim_erro
     return status;
 }
 
+/* Brings a file of an older version up to date, or finds that somebody just did. */
+static enum moesim_status migrate(struct results_store *store, struct moesim_error *err)
+{
+    if (!results_begin(store))
+        return results_fail(store, err, "bring up to date");
+    bool empty;
+    uint32_t version;
+    enum moesim_status status = results_check_identity(store, &empty, &version, err);
+    if (status == MOESIM_OK && version == 1)
+        status = run_script(store, migrate_1_sql, "bring up to date", err);
+    if (status == MOESIM_OK)
+        status = run_script(store, RESULTS_VERSION_SQL, "bring up to date", err);
+    if (status == MOESIM_OK && !results_commit(store))
+        status = results_fail(store, err, "bring up to date");
+    results_rollback(store);
+    return status;
+}
+
 static enum moesim_status prepare_writer(struct results_store *store, struct moesim_error *err)
 {
     enum moesim_status status = configure(store, err);
     bool empty = false;
+    uint32_t version = RESULTS_SCHEMA_VERSION;
     if (status == MOESIM_OK)
-        status = results_check_identity(store, &empty, err);
+        status = results_check_identity(store, &empty, &version, err);
     if (status == MOESIM_OK && empty)
         status = set_up(store, err);
+    else if (status == MOESIM_OK && version < RESULTS_SCHEMA_VERSION)
+        status = migrate(store, err);
     if (status == MOESIM_OK)
         status = run_script(store, "PRAGMA journal_mode = WAL", "switch on its log", err);
     return status == MOESIM_OK ? results_sync_metrics(store, false, err) : status;
@@ -173,6 +196,7 @@ static enum moesim_status open_writer(struct results_store *store, struct moesim
 static enum moesim_status open_reader(struct results_store *store, struct moesim_error *err)
 {
     bool empty = false;
+    uint32_t version;
     enum moesim_status status = results_check_file(store->path, false, err);
     if (status == MOESIM_OK)
         status = connect_reader(store, err);
@@ -181,7 +205,7 @@ static enum moesim_status open_reader(struct results_store *store, struct moesim
     if (status == MOESIM_OK)
         status = run_script(store, "PRAGMA query_only = ON", "open", err);
     if (status == MOESIM_OK)
-        status = results_check_identity(store, &empty, err);
+        status = results_check_identity(store, &empty, &version, err);
     if (status == MOESIM_OK && empty)
         status =
             moesim_fail(err, MOESIM_EIO, "%s: the database is empty; fill it with 'moesim run' first", store->path);

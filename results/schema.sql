@@ -1,4 +1,4 @@
--- moesim.db, version 1. The views v_* are the stable interface for other tools (sqlite3 -csv, pandas, gnuplot); the tables
+-- moesim.db, version 2. The views v_* are the stable interface for other tools (sqlite3 -csv, pandas, gnuplot); the tables
 -- below them may change with user_version. A not-a-number is NULL. Hashes are 16 hexadecimal digits.
 
 -- A study: one configuration without its seeds.
@@ -98,14 +98,18 @@ CREATE TABLE expert_load (
     PRIMARY KEY (run, window, layer)
 ) STRICT, WITHOUT ROWID;
 
--- Bytes of dispatch and combine over the run.
+-- Bytes of dispatch and combine over the run, from source to target. unit says what the ends are: device to device up
+-- to 128 devices, node to node above. The same bytes again by link, where a run has at most 4096 devices: device to its
+-- node (nvlink_out), node to device (nvlink_in), device to its leaf switch (nic_out) and back (nic_in); and, with several
+-- leaf switches, leaf to spine 0 (leaf_up) and back (leaf_down).
 CREATE TABLE traffic (
     run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
     source INTEGER NOT NULL,
     target INTEGER NOT NULL,
+    unit TEXT NOT NULL CHECK (unit IN ('device', 'node', 'nvlink_out', 'nvlink_in', 'nic_out', 'nic_in', 'leaf_up',
+                                       'leaf_down')),
     bytes REAL NOT NULL,
-    unit TEXT NOT NULL CHECK (unit IN ('device', 'node')),
-    PRIMARY KEY (run, source, target)
+    PRIMARY KEY (run, source, target, unit)
 ) STRICT, WITHOUT ROWID;
 
 -- One row a run. v_runs, made when the file is opened for writing, is this and one column a metric.

@@ -219,6 +219,10 @@ static bool insert_loads(struct results_store *store, const struct moesim_outcom
     return done;
 }
 
+/* traffic.unit, by enum moesim_link; schema.sql lists them too. */
+static const char *const link_name[MOESIM_N_LINKS] = {"device",  "node",   "nvlink_out", "nvlink_in",
+                                                      "nic_out", "nic_in", "leaf_up",    "leaf_down"};
+
 static bool insert_traffic(struct results_store *store, const struct moesim_outcome *outcome, int64_t id)
 {
     sqlite3_stmt *insert = results_prepared(store, RESULTS_INSERT_TRAFFIC);
@@ -229,7 +233,7 @@ static bool insert_traffic(struct results_store *store, const struct moesim_outc
         sqlite3_bind_int64(insert, 2, pair->source);
         sqlite3_bind_int64(insert, 3, pair->target);
         sqlite3_bind_double(insert, 4, pair->bytes);
-        bind_text(insert, 5, outcome->traffic_by_node ? "node" : "device");
+        bind_text(insert, 5, link_name[pair->link]);
         done = results_step_done(insert);
     }
     return done;

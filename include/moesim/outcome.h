@@ -35,10 +35,26 @@ struct moesim_load_window {
     uint64_t *assigned, *kept; /* [n_experts] */
 };
 
-/* Bytes of dispatch and combine over the run, between devices (up to 128) or nodes. */
+/* What bytes pass: the way from one device to another (up to 128 devices) or from node to node (above, what stays
+ * inside a node from it to itself); the ports of a device, one end of which is its node or its leaf switch; the links
+ * between a leaf switch and the spine, which is 0. */
+enum moesim_link {
+    MOESIM_LINK_DEVICE,
+    MOESIM_LINK_NODE,
+    MOESIM_LINK_NVLINK_OUT,
+    MOESIM_LINK_NVLINK_IN,
+    MOESIM_LINK_NIC_OUT,
+    MOESIM_LINK_NIC_IN,
+    MOESIM_LINK_LEAF_UP,
+    MOESIM_LINK_LEAF_DOWN,
+    MOESIM_N_LINKS
+};
+
+/* Bytes of dispatch and combine over the run, from source to target. */
 struct moesim_traffic {
     uint32_t source, target;
     double bytes;
+    uint32_t link; /* enum moesim_link */
 };
 
 /* Arrays belong to `arena`. */
@@ -49,7 +65,6 @@ struct moesim_outcome {
     struct moesim_load_window *window;
     struct moesim_traffic *traffic;
     uint64_t n_summaries, n_series, n_windows, n_traffic;
-    bool traffic_by_node;
     char *workload_provenance; /* which data it was; "" for synthetic ones */
     char *kernel_path;         /* which routing and layer kernels ran */
     char *note;                /* what people should know of these figures; "" or NULL = nothing */

@@ -187,13 +187,6 @@ moesim_cost_end(const struct moesim_placement *placement, const struct moesim_cl
                 const struct moesim_model *model, const struct moesim_cost_options *options, const uint8_t *expert_kind,
                 struct moesim_cost_work *work, struct moesim_cost *cost, struct moesim_error *err);
 
-/* Devices of one end of a run's traffic over ends of the hops: 1 unless devices are summed up by node. */
-static inline uint32_t moesim_traffic_end_size(const struct moesim_cost_work *work,
-                                               const struct moesim_cluster *cluster)
-{
-    return work->n_devices > MOESIM_MAX_TRAFFIC_DEVICES && !work->by_node ? cluster->devices_per_node : 1;
-}
-
 /* Exchanges towards the experts, and as many back: gradients take the same ways as what they belong to. */
 static inline uint32_t moesim_exchanges(const struct moesim_cost_options *options)
 {

@@ -80,8 +80,10 @@ size_t moesim_hops_bytes(const struct moesim_hops *hops, double there_bytes, dou
         const struct moesim_hop *hop = &hops->hop[i];
         if (!hop->copies)
             continue;
-        traffic[n++] = (struct moesim_traffic){hop->source, hop->target, (double)hop->copies * there_bytes};
-        traffic[n++] = (struct moesim_traffic){hop->target, hop->source, (double)hop->copies * back_bytes};
+        traffic[n++] =
+            (struct moesim_traffic){hop->source, hop->target, (double)hop->copies * there_bytes, MOESIM_LINK_DEVICE};
+        traffic[n++] =
+            (struct moesim_traffic){hop->target, hop->source, (double)hop->copies * back_bytes, MOESIM_LINK_DEVICE};
     }
     qsort(traffic, n, sizeof *traffic, by_ends);
     for (size_t i = 0; i < n; i++) {

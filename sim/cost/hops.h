@@ -39,7 +39,7 @@ void moesim_hops_clear(struct moesim_hops *hops);
 void moesim_hops_add_all(struct moesim_hops *hops, const struct moesim_hops *other, uint32_t size);
 
 /* Bytes by source, then target, when each copy is `there_bytes` and its answer, the other way, `back_bytes`: at most
- * 2 hops->n rows, whose number is returned. */
+ * 2 hops->n rows of MOESIM_LINK_DEVICE, whose number is returned. */
 size_t moesim_hops_bytes(const struct moesim_hops *hops, double there_bytes, double back_bytes,
                          struct moesim_traffic *traffic);
 

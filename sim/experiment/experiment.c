@@ -192,7 +192,7 @@ static enum moesim_status create_pricing(struct moesim_experiment *e, struct exp
         pricing->traffic = moesim_alloc(e->arena, 1, sizeof *pricing->traffic);
         if (!pricing->traffic)
             return no_memory(err, p);
-        moesim_hops_init(pricing->traffic, e->arena);
+        return moesim_carried_init(pricing->traffic, &p->cluster, e->arena, err);
     }
     return status;
 }
@@ -277,15 +277,8 @@ static enum moesim_status close_traffic(const struct experiment_pricing *pricing
     if (!pricing->traffic)
         return MOESIM_OK;
     const struct moesim_point *p = pricing->point;
-    const uint32_t exchanges = moesim_exchanges(&p->options);
-    outcome->traffic = moesim_alloc(outcome->arena, 2 * pricing->traffic->n, sizeof *outcome->traffic);
-    if (!outcome->traffic || pricing->traffic->failed)
-        return no_memory(err, p);
-    outcome->traffic_by_node = moesim_cluster_devices(&p->cluster) > MOESIM_MAX_TRAFFIC_DEVICES;
-    outcome->n_traffic = moesim_hops_bytes(
-        pricing->traffic, exchanges * moesim_dispatch_bytes(&p->model, (enum moesim_dispatch)p->options.dispatch),
-        exchanges * moesim_combine_bytes(&p->model), outcome->traffic);
-    return MOESIM_OK;
+    return moesim_carried_rows(pricing->traffic, &p->cluster, &p->model, &p->options, outcome->arena, &outcome->traffic,
+                               &outcome->n_traffic, err);
 }
 
 /* What the routers remarked on their plans, and that the model does not fit; "" for nothing. NULL without memory. */

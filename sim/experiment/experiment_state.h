@@ -10,6 +10,7 @@
 #include <moesim/router.h>
 
 #include "sim/cost/cost.h"
+#include "sim/cost/carried.h"
 #include "sim/cost/memory.h"
 #include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
@@ -34,9 +35,9 @@ struct experiment_pricing {
     struct moesim_placing placing; /* with a cluster */
     struct moesim_cost_work work;
     struct moesim_tally tally;
-    struct moesim_memory *memory; /* [n_devices] of the layers priced in this step */
-    struct moesim_memory fullest; /* the device that ever needed most */
-    struct moesim_hops *traffic;  /* copies over the run; NULL when not recorded */
+    struct moesim_memory *memory;   /* [n_devices] of the layers priced in this step */
+    struct moesim_memory fullest;   /* the device that ever needed most */
+    struct moesim_carried *traffic; /* over the run; NULL when not recorded */
 };
 
 struct moesim_experiment {

@@ -182,8 +182,7 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
         moesim_tally_set(&pricing->tally, MOESIM_FLOP_ROUTER, l, e->step, cost.flop_router);
         moesim_tally_set(&pricing->tally, MOESIM_PADDING_FRACTION, l, e->step, cost.padding_fraction);
         if (pricing->traffic && e->step >= p->warm_up)
-            moesim_hops_add_all(pricing->traffic, pricing->work.hops,
-                                moesim_traffic_end_size(&pricing->work, &p->cluster));
+            moesim_carried_add(pricing->traffic, &p->cluster, &pricing->work);
     }
     return MOESIM_OK;
 }

@@ -58,17 +58,18 @@ static json_t *traffic(const struct moesim_outcome *o)
 {
     json_t *rows = json_array();
     for (uint64_t i = 0; i < o->n_traffic; i++)
-        json_array_append_new(rows, json_pack("[I, I, o]", (json_int_t)o->traffic[i].source,
-                                              (json_int_t)o->traffic[i].target, real(o->traffic[i].bytes)));
+        json_array_append_new(rows, json_pack("[I, I, o, I]", (json_int_t)o->traffic[i].source,
+                                              (json_int_t)o->traffic[i].target, real(o->traffic[i].bytes),
+                                              (json_int_t)o->traffic[i].link));
     return rows;
 }
 
 char *moesim_outcome_to_json(const struct moesim_outcome *o)
 {
-    json_t *root = json_pack("{s:o, s:o, s:o, s:o, s:b, s:s, s:s, s:s, s:o}", "summary", summaries(o), "series",
-                             series(o), "window", windows(o), "traffic", traffic(o), "traffic_by_node",
-                             (int)o->traffic_by_node, "workload", o->workload_provenance, "kernel_path", o->kernel_path,
-                             "note", o->note ? o->note : "", "seconds", real(o->seconds));
+    json_t *root =
+        json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:s, s:o}", "summary", summaries(o), "series", series(o), "window",
+                  windows(o), "traffic", traffic(o), "workload", o->workload_provenance, "kernel_path", o->kernel_path,
+                  "note", o->note ? o->note : "", "seconds", real(o->seconds));
     char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     return text;
@@ -158,7 +159,10 @@ static bool read_traffic(const json_t *rows, struct moesim_outcome *o)
     o->traffic = moesim_alloc(o->arena, o->n_traffic, sizeof *o->traffic);
     for (size_t i = 0; o->traffic && i < o->n_traffic; i++) {
         const json_t *r = json_array_get(rows, i);
-        o->traffic[i] = (struct moesim_traffic){.source = whole(r, 0), .target = whole(r, 1), .bytes = number(r, 2)};
+        o->traffic[i] = (struct moesim_traffic){
+            .source = whole(r, 0), .target = whole(r, 1), .bytes = number(r, 2), .link = whole(r, 3)};
+        if (o->traffic[i].link >= MOESIM_N_LINKS)
+            return false;
     }
     return o->traffic != NULL;
 }
@@ -184,7 +188,6 @@ enum moesim_status moesim_outcome_from_json(const char *text, struct moesim_aren
                  read_windows(json_object_get(root, "window"), outcome) &&
                  read_traffic(json_object_get(root, "traffic"), outcome);
     if (whole_text) {
-        outcome->traffic_by_node = json_is_true(json_object_get(root, "traffic_by_node"));
         outcome->workload_provenance = text_of(root, "workload", arena);
         outcome->kernel_path = text_of(root, "kernel_path", arena);
         outcome->note = text_of(root, "note", arena);

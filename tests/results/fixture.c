@@ -144,7 +144,7 @@ struct moesim_outcome fixture_rich_outcome(struct moesim_arena *arena, uint32_t 
                                .n_summaries = (uint64_t)MOESIM_N_METRICS * (n_layers + 1),
                                .n_series = 5ull * n_layers,
                                .n_windows = 2ull * n_layers,
-                               .n_traffic = 16};
+                               .n_traffic = 18};
     o.summary = moesim_alloc(arena, o.n_summaries, sizeof *o.summary);
     o.series = moesim_alloc(arena, o.n_series, sizeof *o.series);
     o.window = moesim_alloc(arena, o.n_windows, sizeof *o.window);
@@ -171,8 +171,10 @@ struct moesim_outcome fixture_rich_outcome(struct moesim_arena *arena, uint32_t 
         o.window[i] = (struct moesim_load_window){(uint32_t)i % 2, (uint32_t)i / 2, (uint32_t)i % 2 * 5, 5,
                                                   n_experts,       counts,          counts + n_experts};
     }
-    for (uint64_t i = 0; i < o.n_traffic; i++)
-        o.traffic[i] = (struct moesim_traffic){(uint32_t)i / 4, (uint32_t)i % 4, (double)i * 1e9 / 3};
+    for (uint32_t i = 0; i < 16; i++)
+        o.traffic[i] = (struct moesim_traffic){i / 4, i % 4, i * 1e9 / 3, MOESIM_LINK_DEVICE};
+    o.traffic[16] = (struct moesim_traffic){1, 0, 1e9 / 7, MOESIM_LINK_LEAF_UP}; /* the same ends by other links */
+    o.traffic[17] = (struct moesim_traffic){1, 0, 1e9 / 9, MOESIM_LINK_NVLINK_OUT};
     return o;
 }
 

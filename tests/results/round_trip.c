@@ -78,10 +78,12 @@ static void expect_rest(struct results_store *store, const struct moesim_outcome
     cr_expect_eq(n, o->n_windows * 8);
     results_query_close(q);
 
-    q = ask(store, "SELECT bytes, unit FROM traffic ORDER BY source, target", NULL, 0);
+    q = ask(store, "SELECT bytes, unit, source, target FROM traffic ORDER BY unit <> 'device', unit, source, target",
+            NULL, 0);
     for (n = 0; next(q); n++) {
         expect_bits(results_number(q, 0), o->traffic[n].bytes, "traffic");
-        cr_expect_str_eq(results_text(q, 1), "device");
+        cr_expect_str_eq(results_text(q, 1), n < 16 ? "device" : n == 16 ? "leaf_up" : "nvlink_out");
+        cr_expect(results_integer(q, 2) == o->traffic[n].source && results_integer(q, 3) == o->traffic[n].target);
     }
     cr_expect_eq(n, o->n_traffic);
     results_query_close(q);

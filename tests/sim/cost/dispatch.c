@@ -9,6 +9,7 @@
 #include <moesim/random.h>
 #include <moesim/router.h>
 
+#include "sim/cost/carried.h"
 #include "sim/cost/exchange.h"
 #include "sim/cost/overlap.h"
 #include "sim/placement/replica.h"
@@ -245,6 +246,47 @@ Test(dispatch, flows_and_ports)
         }
         scene_finish(&s);
     }
+}
+
+/* ---- what the links of a run carried ---- */
+
+/* Token 0 of device 0 goes to device 1, on its node, token 1 of device 0 to device 2, below the same leaf switch, token
+ * 2 of device 3 to device 4, across the spine; twice, in two steps. */
+Test(dispatch, carried_by_hand)
+{
+    static const uint32_t choice[] = {1, 2, 4};
+    struct moesim_cluster cluster = scene_cluster(4, 2, 0);
+    cluster.leaf_nodes = 2;
+    struct scene s;
+    struct moesim_carried carried;
+    struct moesim_traffic *row;
+    struct moesim_error err;
+    uint64_t n;
+    scene_init(&s, &cluster, 8, 3, 1, choice);
+    s.device[1] = 0;
+    s.device[2] = 3;
+    cr_assert_eq(moesim_carried_init(&carried, &cluster, s.arena, &err), MOESIM_OK);
+    for (int step = 0; step < 2; step++) {
+        price(&s, MOESIM_DISPATCH_FLAT);
+        moesim_carried_add(&carried, &cluster, &s.work);
+    }
+    cr_assert_eq(moesim_carried_rows(&carried, &cluster, &s.model, &s.options, s.arena, &row, &n, &err), MOESIM_OK);
+    const struct moesim_traffic expected[] = {
+        {0, 1, 400, MOESIM_LINK_DEVICE},     {0, 2, 400, MOESIM_LINK_DEVICE},     {1, 0, 800, MOESIM_LINK_DEVICE},
+        {2, 0, 800, MOESIM_LINK_DEVICE},     {3, 4, 400, MOESIM_LINK_DEVICE},     {4, 3, 800, MOESIM_LINK_DEVICE},
+        {0, 0, 400, MOESIM_LINK_NVLINK_OUT}, {0, 0, 800, MOESIM_LINK_NVLINK_IN},  {0, 0, 400, MOESIM_LINK_NIC_OUT},
+        {0, 0, 800, MOESIM_LINK_NIC_IN},     {1, 0, 800, MOESIM_LINK_NVLINK_OUT}, {0, 1, 400, MOESIM_LINK_NVLINK_IN},
+        {2, 0, 800, MOESIM_LINK_NIC_OUT},    {0, 2, 400, MOESIM_LINK_NIC_IN},     {3, 0, 400, MOESIM_LINK_NIC_OUT},
+        {0, 3, 800, MOESIM_LINK_NIC_IN},     {4, 1, 800, MOESIM_LINK_NIC_OUT},    {1, 4, 400, MOESIM_LINK_NIC_IN},
+        {0, 0, 400, MOESIM_LINK_LEAF_UP},    {0, 0, 800, MOESIM_LINK_LEAF_DOWN},  {1, 0, 800, MOESIM_LINK_LEAF_UP},
+        {0, 1, 400, MOESIM_LINK_LEAF_DOWN},
+    };
+    cr_assert_eq(n, sizeof expected / sizeof *expected, "%lu", n);
+    for (uint64_t i = 0; i < n; i++)
+        cr_expect(row[i].source == expected[i].source && row[i].target == expected[i].target &&
+                      row[i].bytes == expected[i].bytes && row[i].link == expected[i].link,
+                  "row %lu: %u to %u by %u, %g bytes", i, row[i].source, row[i].target, row[i].link, row[i].bytes);
+    scene_finish(&s);
 }
 
 /* ---- published closed forms ---- */

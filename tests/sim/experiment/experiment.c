@@ -280,10 +280,16 @@ Test(experiment, points_are_routed_once_and_priced_apart)
     cr_assert_eq(value(&o[1], MOESIM_BYTES_INTER_NODE, -1), 0);
     cr_assert_eq(value(&o[1], MOESIM_BYTES_INTRA_NODE, -1), 9 * 64);
     cr_assert(isnan(value(&o[2], MOESIM_BYTES_DISPATCH, -1)));
-    double bytes = 0;
+    double bytes[MOESIM_N_LINKS] = {0};
     for (uint64_t i = 0; i < o[0].n_traffic; i++)
-        bytes += o[0].traffic[i].bytes;
-    cr_assert_eq(bytes, 9 * 64.0 * STEPS * LAYERS);
+        bytes[o[0].traffic[i].link] += o[0].traffic[i].bytes;
+    cr_assert_eq(bytes[MOESIM_LINK_DEVICE], 9 * 64.0 * STEPS * LAYERS);
+    /* The same again by port: what leaves one device's enters another's. */
+    cr_assert_eq(bytes[MOESIM_LINK_NVLINK_OUT], 4 * 64.0 * STEPS * LAYERS);
+    cr_assert_eq(bytes[MOESIM_LINK_NVLINK_IN], 4 * 64.0 * STEPS * LAYERS);
+    cr_assert_eq(bytes[MOESIM_LINK_NIC_OUT], 5 * 64.0 * STEPS * LAYERS);
+    cr_assert_eq(bytes[MOESIM_LINK_NIC_IN], 5 * 64.0 * STEPS * LAYERS);
+    cr_assert_eq(bytes[MOESIM_LINK_NODE] + bytes[MOESIM_LINK_LEAF_UP], 0);
     for (int i = 0; i < 2; i++) {
         const double layer = value(&o[i], MOESIM_TIME_LAYER, -1);
         cr_assert_float_eq(layer,

@@ -168,7 +168,7 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
     uint64_t assigned[] = {1, UINT64_C(1) << 53, 3}, kept[] = {0, 2, 1};
     struct moesim_load_window window[] = {
         {.window = 9, .layer = 1, .first_step = 90, .n_steps = 10, .n_experts = 3, .assigned = assigned, .kept = kept}};
-    struct moesim_traffic traffic[] = {{.source = 1, .target = 7, .bytes = 1e15 + 1}};
+    struct moesim_traffic traffic[] = {{.source = 1, .target = 7, .bytes = 1e15 + 1, .link = MOESIM_LINK_LEAF_DOWN}};
     const struct moesim_outcome o = {.arena = arena,
                                      .summary = summary,
                                      .n_summaries = 1,
@@ -178,7 +178,6 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
                                      .n_windows = 1,
                                      .traffic = traffic,
                                      .n_traffic = 1,
-                                     .traffic_by_node = true,
                                      .workload_provenance = "3 files, \"quoted\"\n",
                                      .kernel_path = "openblas Haswell",
                                      .note = "two \"odd\" things",
@@ -198,7 +197,7 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
     cr_assert_eq(back.window[0].n_experts, 3);
     cr_assert_eq(back.window[0].first_step, 90);
     cr_assert_eq(back.traffic[0].bytes, 1e15 + 1);
-    cr_assert(back.traffic_by_node);
+    cr_assert(back.traffic[0].link == MOESIM_LINK_LEAF_DOWN && back.traffic[0].target == 7);
     cr_assert_str_eq(back.workload_provenance, o.workload_provenance);
     cr_assert_str_eq(back.kernel_path, "openblas Haswell");
     cr_assert_str_eq(back.note, o.note);

@@ -1,0 +1,107 @@
+/*
+ * Files of older versions: read as they are, brought up to date when they are opened for writing.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <sqlite3.h>
+
+#include "tests/results/fixture.h"
+
+TestSuite(migrate, .timeout = 60);
+
+static void run_sql(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
+    cr_assert_eq(sqlite3_close(db), SQLITE_OK);
+}
+
+/* The table as version 1 had it: pairs of devices or nodes only. */
+static const char to_version_1[] =
+    "CREATE TABLE old (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, source INTEGER NOT NULL,"
+    " target INTEGER NOT NULL, bytes REAL NOT NULL, unit TEXT NOT NULL CHECK (unit IN ('device', 'node')),"
+    " PRIMARY KEY (run, source, target)) STRICT, WITHOUT ROWID;"
+    "INSERT INTO old SELECT run, source, target, bytes, unit FROM traffic;"
+    "DROP TABLE traffic; ALTER TABLE old RENAME TO traffic; PRAGMA user_version = 1";
+
+/* Runs as version 1 stored them: without traffic by link. */
+static void make_version_1(const char *path, struct moesim_outcome *outcome)
+{
+    struct results_store *store = fixture_open(path, RESULTS_WRITE);
+    const int64_t study = fixture_study(store, "one");
+    outcome->n_traffic = 16;
+    for (uint64_t seed = 0; seed < 3; seed++) {
+        struct fixture_run f;
+        fixture_run(&f, study, "null", "zipf", seed, outcome);
+        fixture_store(store, &f.run);
+    }
+    results_close(store);
+    run_sql(path, to_version_1);
+}
+
+static void expect_runs(struct results_store *store)
+{
+    struct moesim_error err = {""};
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM v_runs"), 3);
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM traffic WHERE unit = 'device'"), 3 * 16);
+    cr_expect_float_eq(fixture_number(store, "SELECT sum(bytes) FROM traffic WHERE unit = 'device'"), 3 * 120 * 1e9 / 3,
+                       1);
+    cr_expect_eq(results_verify(store, &err), MOESIM_OK, "%s", err.text);
+}
+
+Test(migrate, from_version_1)
+{
+    char path[FIXTURE_MAX_PATH];
+    fixture_path(path, "x.db");
+    struct moesim_arena *arena = moesim_arena_create(0);
+    struct moesim_outcome outcome = fixture_rich_outcome(arena, 2);
+    make_version_1(path, &outcome);
+
+    struct results_store *store = fixture_open(path, RESULTS_READ);
+    expect_runs(store);
+    cr_expect_eq(fixture_number(store, "SELECT user_version FROM pragma_user_version"), 1, "a reader changes nothing");
+    results_close(store);
+
+    store = fixture_open(path, RESULTS_WRITE);
+    expect_runs(store);
+    cr_expect_eq(fixture_number(store, "SELECT user_version FROM pragma_user_version"), 2);
+    outcome.n_traffic = 18; /* by link too */
+    struct fixture_run f;
+    fixture_run(&f, fixture_study(store, "one"), "null", "zipf", 3, &outcome);
+    fixture_store(store, &f.run);
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM traffic WHERE unit = 'leaf_up'"), 1);
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM sqlite_master WHERE name LIKE '%old%' OR name LIKE "
+                                       "'traffic_%'"),
+                 0);
+    results_close(store);
+
+    store = fixture_open(path, RESULTS_WRITE); /* and once is enough */
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM v_runs"), 4);
+    results_close(store);
+    moesim_arena_destroy(arena);
+    fixture_remove(path);
+}
+
+/* What goes wrong on the way leaves the file as it was. */
+Test(migrate, all_or_nothing)
+{
+    char path[FIXTURE_MAX_PATH];
+    fixture_path(path, "x.db");
+    struct moesim_arena *arena = moesim_arena_create(0);
+    struct moesim_outcome outcome = fixture_rich_outcome(arena, 1);
+    make_version_1(path, &outcome);
+    run_sql(path, "CREATE TABLE traffic_1 (in_the_way)");
+    struct results_store *store = NULL;
+    struct moesim_error err = {""};
+    cr_expect_eq(results_open(path, RESULTS_WRITE, &store, &err), MOESIM_EIO);
+    cr_expect(strstr(err.text, "traffic_1") && strstr(err.text, path), "%s", err.text);
+    store = fixture_open(path, RESULTS_READ);
+    cr_expect_eq(fixture_number(store, "SELECT user_version FROM pragma_user_version"), 1);
+    expect_runs(store);
+    results_close(store);
+    moesim_arena_destroy(arena);
+    fixture_remove(path);
+}
