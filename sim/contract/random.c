@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
  * Philox4x32-10 and the numbers made from it. Four consecutive elements come from one block: counter = (block's low
- * 32 bits, step, layer << 16 | block's high 16 bits, stream), key = seed. The bulk functions work on LANES blocks at
- * a time in plain loops that the compiler vectorises; on x86-64 they exist twice, and the bits do not depend on which
- * one runs.
+ * 32 bits, step, layer << 16 | block's high 16 bits, stream), key = seed. In bulk they are drawn by the rows'
+ * kernels, which have the same bits.
  */
 #include <moesim/random.h>
 
 #include <math.h>
 #include <string.h>
 
+#include "sim/contract/kernels/rows.h"
 #include "sim/contract/logarithm.h"
-
-#define LANES 16
-#define INLINE static inline __attribute__((always_inline))
 
 /* Multipliers and key increments of Salmon et al., table 2. */
 #define MULTIPLY_0 0xd2511f53u
@@ -39,20 +36,20 @@ void moesim_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_
 
 /* ---- words to numbers ---- */
 
-INLINE float to_uniform(uint32_t word)
+static inline float to_uniform(uint32_t word)
 {
     return (float)(int32_t)(word >> 8) * 0x1p-24f;
 }
 
 /* The radius of Box-Muller, sqrt(-2 ln u) for u = (word / 2 + 1/2) / 2^31 in (0, 1]. */
-INLINE float to_radius(uint32_t word)
+static inline float to_radius(uint32_t word)
 {
     const float u = ((float)(int32_t)(word >> 1) + 0.5f) * 0x1p-31f;
     const float square = -2.0f * moesim_ln(u);
     return sqrtf(square > 0 ? square : 0);
 }
 
-INLINE float flip_sign(float x, uint32_t sign_bit)
+static inline float flip_sign(float x, uint32_t sign_bit)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -63,7 +60,7 @@ INLINE float flip_sign(float x, uint32_t sign_bit)
 
 /* Cosine and sine of word / 2^32 turns: the nearest quarter turn is split off in whole numbers, the rest is in
  * [-pi/4, pi/4). Polynomials of Cephes' sinf and cosf. */
-INLINE void to_circle(uint32_t word, float *cosine, float *sine)
+static inline void to_circle(uint32_t word, float *cosine, float *sine)
 {
     const uint32_t quarter = (word + (1u << 29)) >> 30;
     const float x = (float)(int32_t)(word - (quarter << 30)) * 1.4629180792671596e-9f; /* 2 pi / 2^32 */
@@ -114,112 +111,12 @@ float moesim_random_normal(const struct moesim_random *r, uint64_t index)
 
 /* ---- bulk ---- */
 
-/* LANES consecutive blocks from `block` on: word w of block i in words[w][i]. */
-INLINE void blocks(const struct moesim_random *r, uint64_t block, uint32_t words[4][LANES])
-{
-    uint32_t *a = words[0], *b = words[1], *c = words[2], *d = words[3];
-    for (uint32_t i = 0; i < LANES; i++) {
-        a[i] = (uint32_t)(block + i);
-        b[i] = r->step;
-        c[i] = r->layer << 16 | (uint32_t)((block + i) >> 32);
-        d[i] = r->stream;
-    }
-    uint32_t key_0 = (uint32_t)r->seed, key_1 = (uint32_t)(r->seed >> 32);
-    for (uint32_t round = 0; round < 10; round++) {
-        for (uint32_t i = 0; i < LANES; i++) {
-            const uint64_t x = (uint64_t)a[i] * MULTIPLY_0, y = (uint64_t)c[i] * MULTIPLY_1;
-            a[i] = (uint32_t)(y >> 32) ^ b[i] ^ key_0;
-            c[i] = (uint32_t)(x >> 32) ^ d[i] ^ key_1;
-            b[i] = (uint32_t)y;
-            d[i] = (uint32_t)x;
-        }
-        key_0 += WEYL_0;
-        key_1 += WEYL_1;
-    }
-}
-
-INLINE void uniform_blocks(const struct moesim_random *r, uint64_t block, float *out)
-{
-    uint32_t words[4][LANES];
-    blocks(r, block, words);
-    for (uint32_t i = 0; i < LANES; i++)
-        for (uint32_t w = 0; w < 4; w++)
-            out[4 * i + w] = to_uniform(words[w][i]);
-}
-
-INLINE void normal_blocks(const struct moesim_random *r, uint64_t block, float *out)
-{
-    uint32_t words[4][LANES];
-    float normal[4][LANES];
-    blocks(r, block, words);
-    for (uint32_t w = 0; w < 4; w += 2)
-        for (uint32_t i = 0; i < LANES; i++) {
-            const float radius = to_radius(words[w][i]);
-            float cosine, sine;
-            to_circle(words[w + 1][i], &cosine, &sine);
-            normal[w][i] = radius * cosine;
-            normal[w + 1][i] = radius * sine;
-        }
-    for (uint32_t i = 0; i < LANES; i++)
-        for (uint32_t w = 0; w < 4; w++)
-            out[4 * i + w] = normal[w][i];
-}
-
-typedef void fill_blocks(const struct moesim_random *r, uint64_t block, float *out);
-
-/* Whole runs of LANES blocks go straight to `out`, the ends through a buffer. */
-INLINE void fill(fill_blocks *some, const struct moesim_random *r, uint64_t first, size_t n, float *out)
-{
-    float buffer[4 * LANES];
-    size_t skip = (size_t)(first % 4);
-    uint64_t block = first / 4;
-    for (size_t done = 0; done < n; block += LANES) {
-        const size_t room = 4 * LANES - skip, take = n - done < room ? n - done : room;
-        if (take == 4 * LANES) {
-            some(r, block, out + done);
-        } else {
-            some(r, block, buffer);
-            memcpy(out + done, buffer + skip, take * sizeof *out);
-        }
-        skip = 0;
-        done += take;
-    }
-}
-
-static void uniforms_baseline(const struct moesim_random *r, uint64_t first, size_t n, float *out)
-{
-    fill(uniform_blocks, r, first, n, out);
-}
-
-static void normals_baseline(const struct moesim_random *r, uint64_t first, size_t n, float *out)
-{
-    fill(normal_blocks, r, first, n, out);
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void uniforms_avx2(const struct moesim_random *r, uint64_t first, size_t n,
-                                                          float *out)
-{
-    fill(uniform_blocks, r, first, n, out);
-}
-
-__attribute__((target("avx2"))) static void normals_avx2(const struct moesim_random *r, uint64_t first, size_t n,
-                                                         float *out)
-{
-    fill(normal_blocks, r, first, n, out);
-}
-
-#define BEST(name) (__builtin_cpu_supports("avx2") ? name##_avx2 : name##_baseline)
-#else
-#define BEST(name) name##_baseline
-#endif
-
 void moesim_random_uniforms(const struct moesim_random *r, uint64_t first, size_t n, float *out)
 {
-    BEST(uniforms)(r, first, n, out);
+    moesim_rows()->uniforms(r, first, n, out);
 }
 
 void moesim_random_normals(const struct moesim_random *r, uint64_t first, size_t n, float *out)
 {
-    BEST(normals)(r, first, n, out);
+    moesim_rows()->normals(r, first, n, out);
 }

@@ -59,6 +59,10 @@ static inline uint32_t bits_of(v8i mask)
 {
     return (uint32_t)_mm256_movemask_ps((__m256)mask);
 }
+static inline v8f root8(v8f x)
+{
+    return (v8f)_mm256_sqrt_ps((__m256)x);
+}
 #else
 static inline v8f pick(v8i mask, v8f yes, v8f no)
 {
@@ -71,6 +75,12 @@ static inline v8f larger(v8f a, v8f b) /* b where either is NaN, as in hardware 
 static inline v8f smaller(v8f a, v8f b)
 {
     return pick(a < b, a, b);
+}
+static inline v8f root8(v8f x)
+{
+    for (int i = 0; i < 8; i++)
+        x[i] = sqrtf(x[i]);
+    return x;
 }
 /* Bit i tells whether lane i is set. */
 static inline uint32_t bits_of(v8i mask)
@@ -98,29 +108,35 @@ static inline float sum_lanes(v8f a)
     return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
 }
 
+/* The functions below work on N vectors side by side, N = 1 or 2 and known where they are inlined: the long chains of
+ * operations of one would leave the processor waiting. */
+#define MOST_VECTORS 2
+#define SIDE_BY_SIDE static inline __attribute__((always_inline))
+#define EACH for (int j = 0; j < n_vectors; j++)
+
 /* e^x = 2^n p by the Cephes polynomial: x = n ln 2 + r, |r| <= ln 2 / 2, ln 2 in two parts so that n times the first is
  * exact. */
-static inline v8f exp_parts(v8f x, v8i *n)
+SIDE_BY_SIDE void exp_parts(const int n_vectors, const v8f *x, v8f *p, v8i *n)
 {
+    static const float coefficient[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
+                                        5.0000001201e-1f};
     const v8f magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
-    const v8f t = x * splat(1.44269504088896341f) + magic;
-    const v8f whole = t - magic;
-    const v8f r = (x - whole * splat(0.693359375f)) - whole * splat(-2.12194440e-4f);
-
-    v8f p = splat(1.9875691500e-4f);
-    p = p * r + splat(1.3981999507e-3f);
-    p = p * r + splat(8.3334519073e-3f);
-    p = p * r + splat(4.1665795894e-2f);
-    p = p * r + splat(1.6666665459e-1f);
-    p = p * r + splat(5.0000001201e-1f);
-    *n = (v8i)((v8u)t - (v8u)magic);
-    return (p * (r * r) + r) + splat(1.0f);
+    v8f t[MOST_VECTORS], r[MOST_VECTORS];
+    EACH t[j] = x[j] * splat(1.44269504088896341f) + magic;
+    EACH r[j] = t[j] - magic;
+    EACH r[j] = (x[j] - r[j] * splat(0.693359375f)) - r[j] * splat(-2.12194440e-4f);
+    EACH p[j] = splat(1.9875691500e-4f);
+    for (int i = 0; i < 5; i++)
+        EACH p[j] = p[j] * r[j] + splat(coefficient[i]);
+    EACH n[j] = (v8i)((v8u)t[j] - (v8u)magic);
+    EACH p[j] = (p[j] * (r[j] * r[j]) + r[j]) + splat(1.0f);
 }
 
 static inline v8f exp8(v8f x)
 {
     v8i n;
-    const v8f p = exp_parts(x, &n);
+    v8f p;
+    exp_parts(1, &x, &p, &n);
     /* 2^n in two halves: n reaches 128, one above the largest exponent */
     const v8i half = n >> 1;
     const v8f y = (p * (v8f)(((v8u)half + 127) << 23)) * (v8f)(((v8u)(n - half) + 127) << 23);
@@ -128,60 +144,83 @@ static inline v8f exp8(v8f x)
 }
 
 /* The same bits as exp8 for x <= 0, and NaN for NaN. */
+SIDE_BY_SIDE void exps_below_0(const int n_vectors, const v8f *x, v8f *y)
+{
+    v8i n[MOST_VECTORS];
+    v8f p[MOST_VECTORS];
+    exp_parts(n_vectors, x, p, n);
+    EACH p[j] *= (v8f)(((v8u)n[j] + 127) << 23);
+    EACH y[j] = (v8f)(~(x[j] < splat(-87.3f)) & (v8i)p[j]);
+}
+
 static inline v8f exp8_below_0(v8f x)
 {
-    v8i n;
-    const v8f p = exp_parts(x, &n);
-    const v8i small = x < splat(-87.3f);
-    return (v8f)(~small & (v8i)(p * (v8f)(((v8u)n + 127) << 23)));
+    v8f y;
+    exps_below_0(1, &x, &y);
+    return y;
 }
 
 /* ln(1 + u) for u in [0, 1], by Cephes' logf over 1 + u and a correction for the bits that the sum lost. */
-static inline v8f log1p8(v8f u)
+SIDE_BY_SIDE void log1ps(const int n_vectors, const v8f *u, v8f *log)
 {
-    const v8f y = splat(1.0f) + u, lost = u - (y - splat(1.0f));
-    const v8i upper = y > splat(1.41421356f);
-    const v8f x = pick(upper, splat(0.5f) * y, y) - splat(1.0f), e = pick(upper, splat(1.0f), splat(0.0f));
+    static const float coefficient[] = {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                        -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    v8f y[MOST_VECTORS], lost[MOST_VECTORS], x[MOST_VECTORS], e[MOST_VECTORS], p[MOST_VECTORS], z[MOST_VECTORS];
+    EACH y[j] = splat(1.0f) + u[j];
+    EACH lost[j] = (u[j] - (y[j] - splat(1.0f))) / y[j];
+    EACH
+    {
+        const v8i upper = y[j] > splat(1.41421356f);
+        x[j] = pick(upper, splat(0.5f) * y[j], y[j]) - splat(1.0f);
+        e[j] = pick(upper, splat(1.0f), splat(0.0f));
+    }
+    EACH p[j] = splat(7.0376836292e-2f);
+    for (int i = 0; i < 8; i++)
+        EACH p[j] = p[j] * x[j] + splat(coefficient[i]);
+    EACH z[j] = x[j] * x[j];
+    EACH p[j] = (p[j] * x[j]) * z[j] + e[j] * splat(-2.12194440e-4f);
+    EACH p[j] = (x[j] + (p[j] - splat(0.5f) * z[j])) + e[j] * splat(0.693359375f);
+    EACH log[j] = p[j] + lost[j];
+}
 
-    v8f p = splat(7.0376836292e-2f);
-    p = p * x + splat(-1.1514610310e-1f);
-    p = p * x + splat(1.1676998740e-1f);
-    p = p * x + splat(-1.2420140846e-1f);
-    p = p * x + splat(1.4249322787e-1f);
-    p = p * x + splat(-1.6668057665e-1f);
-    p = p * x + splat(2.0000714765e-1f);
-    p = p * x + splat(-2.4999993993e-1f);
-    p = p * x + splat(3.3333331174e-1f);
-    const v8f z = x * x;
-    v8f log = (p * x) * z + e * splat(-2.12194440e-4f);
-    log = (x + (log - splat(0.5f) * z)) + e * splat(0.693359375f);
-    return log + lost / y;
+SIDE_BY_SIDE void softpluses(const int n_vectors, const v8f *x, v8f *y)
+{
+    v8f u[MOST_VECTORS], positive[MOST_VECTORS];
+    EACH
+    {
+        const v8i above = x[j] > splat(0.0f);
+        positive[j] = pick(above, x[j], splat(0.0f));
+        u[j] = pick(above, -x[j], x[j]);
+    }
+    exps_below_0(n_vectors, u, u);
+    log1ps(n_vectors, u, y);
+    EACH y[j] = positive[j] + y[j];
 }
 
 static inline v8f softplus8(v8f x)
 {
-    const v8i positive = x > splat(0.0f);
-    return pick(positive, x, splat(0.0f)) + log1p8(exp8(pick(positive, -x, x)));
+    v8f y;
+    softpluses(1, &x, &y);
+    return y;
 }
 
 /* The standard normal distribution function by erfc's rational Chebyshev fit (Press et al., Numerical Recipes, 6.2). */
-static inline v8f normal_cdf8(v8f x)
+SIDE_BY_SIDE void normal_cdfs(const int n_vectors, const v8f *x, v8f *y)
 {
-    const v8i positive = x > splat(0.0f);
-    const v8f z = pick(positive, x, -x) * splat(0.70710678f); /* the tail beyond |x| is erfc(z) / 2 */
-    const v8f t = splat(1.0f) / (splat(1.0f) + splat(0.5f) * z);
-    v8f p = splat(0.17087277f);
-    p = p * t + splat(-0.82215223f);
-    p = p * t + splat(1.48851587f);
-    p = p * t + splat(-1.13520398f);
-    p = p * t + splat(0.27886807f);
-    p = p * t + splat(-0.18628806f);
-    p = p * t + splat(0.09678418f);
-    p = p * t + splat(0.37409196f);
-    p = p * t + splat(1.00002368f);
-    p = p * t + splat(-1.26551223f);
-    const v8f tail = splat(0.5f) * t * exp8(p - z * z);
-    return pick(positive, splat(1.0f) - tail, tail);
+    static const float coefficient[] = {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f,
+                                        0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
+    v8i positive[MOST_VECTORS];
+    v8f z[MOST_VECTORS], t[MOST_VECTORS], p[MOST_VECTORS];
+    EACH positive[j] = x[j] > splat(0.0f);
+    EACH z[j] = pick(positive[j], x[j], -x[j]) * splat(0.70710678f); /* the tail beyond |x| is erfc(z) / 2 */
+    EACH t[j] = splat(1.0f) / (splat(1.0f) + splat(0.5f) * z[j]);
+    EACH p[j] = splat(0.17087277f);
+    for (int i = 0; i < 9; i++)
+        EACH p[j] = p[j] * t[j] + splat(coefficient[i]);
+    EACH p[j] = p[j] - z[j] * z[j];
+    exps_below_0(n_vectors, p, p);
+    EACH p[j] = splat(0.5f) * t[j] * p[j];
+    EACH y[j] = pick(positive[j], splat(1.0f) - p[j], p[j]);
 }
 
 /* The scores that need no more than their own logit; +inf scores as the largest finite number. */
@@ -193,9 +232,7 @@ static inline v8f score8(enum moesim_score score, v8f x)
     case MOESIM_SQRT_SOFTPLUS: {
         v8f y = softplus8(x);
         y = pick(y > splat(FLT_MAX), splat(FLT_MAX), y);
-        for (int i = 0; i < 8; i++)
-            y[i] = sqrtf(y[i]);
-        return y;
+        return root8(y);
     }
     case MOESIM_IDENTITY:
         return x;

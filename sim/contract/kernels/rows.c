@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "sim/contract/kernels/rows_choose.h"
+#include "sim/contract/kernels/rows_draws.h"
 #include "sim/contract/kernels/rows_scores.h"
 
 #define SCAN_AHEAD 24 /* rows that are asked for before they are needed: a scan takes one cache line of each */
@@ -34,22 +35,33 @@ static float rows_sum(const float *x, size_t n)
     return sum_lanes(acc);
 }
 
+/* out[i] = f(x[i]), sixteen at a time. */
+SIDE_BY_SIDE void apply(void (*f)(int n_vectors, const v8f *x, v8f *y), const float *x, size_t n, float *out)
+{
+    size_t i = 0;
+    v8f v[2];
+    for (; i + 16 <= n; i += 16) {
+        v[0] = load8(x + i);
+        v[1] = load8(x + i + 8);
+        f(2, v, v);
+        store_some(out + i, 8, v[0]);
+        store_some(out + i + 8, 8, v[1]);
+    }
+    for (; i < n; i += 8) {
+        v[0] = load_some(x + i, n - i < 8 ? (uint32_t)(n - i) : 8);
+        f(1, v, v);
+        store_some(out + i, n - i < 8 ? (uint32_t)(n - i) : 8, v[0]);
+    }
+}
+
 static void rows_softplus(const float *x, size_t n, float *out)
 {
-    for (size_t i = 0; i < n; i += 8) {
-        const uint32_t m = n - i < 8 ? (uint32_t)(n - i) : 8;
-        const v8f y = softplus8(m == 8 ? load8(x + i) : load_tail(x + i, m));
-        memcpy(out + i, &y, m * sizeof *out);
-    }
+    apply(softpluses, x, n, out);
 }
 
 static void rows_normal_cdf(const float *x, size_t n, float *out)
 {
-    for (size_t i = 0; i < n; i += 8) {
-        const uint32_t m = n - i < 8 ? (uint32_t)(n - i) : 8;
-        const v8f y = normal_cdf8(m == 8 ? load8(x + i) : load_tail(x + i, m));
-        memcpy(out + i, &y, m * sizeof *out);
-    }
+    apply(normal_cdfs, x, n, out);
 }
 
 /* ---- scores ---- */
@@ -398,6 +410,8 @@ const struct rows_kernels ROWS_KERNELS = {
     .sum = rows_sum,
     .softplus = rows_softplus,
     .normal_cdf = rows_normal_cdf,
+    .uniforms = rows_uniforms,
+    .normals = rows_normals,
     .scores = rows_scores,
     .add_scores = rows_add_scores,
     .sum_scores = rows_sum_scores,

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include <moesim/kernels.h>
+#include <moesim/random.h>
 
 #define ROWS_LANES 8       /* rows that one select() call takes */
 #define ROWS_RANKED 256    /* most values that rank_above() puts in order */
@@ -89,6 +90,8 @@ struct rows_kernels {
     float (*sum)(const float *x, size_t n);
     void (*softplus)(const float *x, size_t n, float *out);
     void (*normal_cdf)(const float *x, size_t n, float *out);
+    void (*uniforms)(const struct moesim_random *r, uint64_t first, size_t n, float *out);
+    void (*normals)(const struct moesim_random *r, uint64_t first, size_t n, float *out);
     /* out[n] = the scores of one row. */
     void (*scores)(enum moesim_score score, const float *row, uint32_t n, float *out);
     /* sum[n] += one row of such scores, as rows_select.sum. */

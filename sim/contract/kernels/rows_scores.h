@@ -18,7 +18,10 @@ static inline v8f load_some(const float *p, uint32_t n)
 
 static inline void store_some(float *p, uint32_t n, v8f x)
 {
-    memcpy(p, &x, (n < 8 ? n : 8) * sizeof *p);
+    if (n >= 8)
+        memcpy(p, &x, sizeof x);
+    else
+        memcpy(p, &x, n * sizeof *p);
 }
 
 static inline float row_max(const float *row, uint32_t n)
