@@ -269,6 +269,11 @@ bool moesim_experiment_done(const struct moesim_experiment *e)
     return e->step == e->first->steps;
 }
 
+const struct moesim_cost_work *moesim_experiment_work(const struct moesim_experiment *e, uint32_t point)
+{
+    return &e->pricing[point].work;
+}
+
 /* ---- the outcome ---- */
 
 static enum moesim_status close_traffic(const struct experiment_pricing *pricing, struct moesim_outcome *outcome,

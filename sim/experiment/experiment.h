@@ -30,6 +30,9 @@ bool moesim_experiment_done(const struct moesim_experiment *experiment);
 MOESIM_MUST_CHECK enum moesim_status moesim_experiment_step(struct moesim_experiment *experiment,
                                                             struct moesim_error *err);
 
+/* What the devices did in the layer that was priced last, for a point with a cluster; changes with the next step. */
+const struct moesim_cost_work *moesim_experiment_work(const struct moesim_experiment *experiment, uint32_t point);
+
 /* Closes the metrics; outcomes [n_points] live until destroy. */
 MOESIM_MUST_CHECK enum moesim_status moesim_experiment_finish(struct moesim_experiment *experiment,
                                                               struct moesim_outcome *outcomes,

@@ -110,13 +110,15 @@ static struct moesim_node *read_value(struct moesim_study *study, const char *as
 }
 
 /* Turns a SPEC into the mapping that means the same, so that a key can be set in it. */
-static bool make_mapping(struct moesim_study *study, struct moesim_node *node, struct moesim_mistakes *mistakes)
+static bool make_mapping(struct moesim_study *study, const char *component, struct moesim_node *node,
+                         struct moesim_mistakes *mistakes)
 {
-    struct moesim_spec spec;
+    struct moesim_spec spec = {.name = node->text}; /* a cluster text is a name of its own */
     struct moesim_error err;
     if (node->kind != MOESIM_NODE_SCALAR)
         return node->kind == MOESIM_NODE_MAPPING;
-    if (moesim_spec_cut(node->text, study->arena, &spec, &err) != MOESIM_OK) {
+    const bool is_text = !strcmp(component, "cluster") && moesim_cluster_is_text(node->text);
+    if (!is_text && moesim_spec_cut(node->text, study->arena, &spec, &err) != MOESIM_OK) {
         moesim_mistake(mistakes, node->line, node->column, "%s", err.text);
         return false;
     }
@@ -149,7 +151,7 @@ static void set_in_component(struct moesim_study *study, const char *component, 
         struct moesim_node *child = read_value(study, assignment, value, mistakes);
         if (!child)
             return;
-        if (make_mapping(study, item, mistakes))
+        if (make_mapping(study, component, item, mistakes))
             moesim_node_put(item, key, child);
     }
 }

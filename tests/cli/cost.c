@@ -1,0 +1,211 @@
+/* moesim cost: bytes and times by hand, published values, the machine in words, and what is refused. */
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/cli/program.h"
+
+TestSuite(cost, .init = program_enter_folder, .fini = program_leave_folder, .timeout = 60);
+
+/* The figures of one call; fails the test when it fails. */
+static json_t *price(const char *words)
+{
+    struct heard h = program_run("cost --json %s", words);
+    cr_assert_eq(h.status, 0, "%s: %s", words, h.err);
+    json_t *root = json_loads(h.out, 0, NULL);
+    cr_assert_not_null(root, "%s", h.out);
+    program_forget(&h);
+    return root;
+}
+
+/* A number by its path of keys, "ports.nic_out.max_bytes". */
+static double at(const json_t *root, const char *path)
+{
+    char copy[128], *rest = copy, *key;
+    snprintf(copy, sizeof copy, "%s", path);
+    while ((key = strsep(&rest, ".")) != NULL) {
+        root = json_object_get(root, key);
+        cr_assert_not_null(root, "there is no %s", path);
+    }
+    return json_number_value(root);
+}
+
+#define NEAR(value, expected)                                                                                          \
+    cr_assert_float_eq(value, expected, 1e-9 * fabs((double)(expected)), #value " is %.17g", (double)(value))
+
+/* Experts in turn, one a token: device d's 32 tokens go to all 32 devices alike, so that every port is as full as every
+ * other. 8192 bytes a token (BF16 of 4096). NICs: 24 of 32 leave the node; NVLink: 7. */
+#define EVEN                                                                                                           \
+    "--cluster 'node:4 gpu:8 nvlink:200e9 nic:50e9 flop:1e15 hbm:3e12 latency:1e-6:2e-6' "                             \
+    "--model mixtral-8x7b:experts=32,top_k=1 --router round-robin --tokens 32 "
+
+Test(cost, even_exchange_by_hand)
+{
+    json_t *r = price(EVEN);
+    NEAR(at(r, "bytes_dispatch"), 32 * 31 * 8192.);
+    NEAR(at(r, "bytes_combine"), 32 * 31 * 8192.);
+    NEAR(at(r, "bytes_inter_node"), 2 * 32 * 24 * 8192.);
+    NEAR(at(r, "bytes_intra_node"), 2 * 32 * 7 * 8192.);
+    NEAR(at(r, "time_dispatch"), 24 * 8192 / 50e9 + 2e-6);
+    NEAR(at(r, "time_combine"), 24 * 8192 / 50e9 + 2e-6);
+    NEAR(at(r, "time_layer"),
+         at(r, "time_gate") + at(r, "time_dispatch") + at(r, "time_compute") + at(r, "time_combine"));
+    NEAR(at(r, "ports.nic_out.max_bytes"), 2 * 24 * 8192.);
+    NEAR(at(r, "ports.nic_in.mean_bytes"), 2 * 24 * 8192.);
+    NEAR(at(r, "ports.nvlink_out.max_bytes"), 2 * 7 * 8192.);
+    NEAR(at(r, "device_imbalance"), 1);
+    const json_t *bound = json_object_get(json_object_get(r, "bound"), "dispatch");
+    cr_assert_str_eq(json_string_value(json_object_get(bound, "port")), "nic_out");
+    NEAR(at(r, "bound.dispatch.physical_bytes_per_s"), 24 * 8192 / at(r, "time_dispatch"));
+    NEAR(at(r, "bound.dispatch.logical_bytes_per_s"), 32 * 8192 / at(r, "time_dispatch"));
+    json_decref(r);
+
+    r = price(EVEN "--dispatch low-latency"); /* 16 bytes before each message */
+    NEAR(at(r, "time_dispatch"), 24 * 8208 / 50e9 + 2e-6);
+    NEAR(at(r, "time_combine"), 24 * 8192 / 50e9 + 2e-6);
+    json_decref(r);
+
+    r = price(EVEN "--dispatch all-gather"); /* 32 tokens of 3 nodes, of 7 neighbours for four nodes */
+    NEAR(at(r, "time_dispatch"), fmax(3 * 32 * 8192 / 50e9 + 2e-6, 7 * 4 * 32 * 8192 / 200e9 + 1e-6));
+    json_decref(r);
+
+    r = price(EVEN "--chunks 4");
+    NEAR(at(r, "time_dispatch"), 24 * 8192 / 50e9 + 4 * 2e-6);
+    json_decref(r);
+
+    r = price(EVEN "--ep 8"); /* a node has all experts, four of which each device holds */
+    NEAR(at(r, "bytes_inter_node"), 0.);
+    cr_assert_null(json_object_get(json_object_get(json_object_get(r, "bound"), "dispatch"), "leaf"));
+    json_decref(r);
+}
+
+/* nccl-tests, issue 130: an even all-to-all that the NICs bind has algorithm bandwidth NIC n / (n - 1), here 4 / 3. */
+Test(cost, algorithm_bandwidth)
+{
+    json_t *r = price("--cluster 'node:4 gpu:8 nvlink:900e9 nic:50e9 flop:1e15 hbm:3e12' --model "
+                      "mixtral-8x7b:experts=32,top_k=1 --router round-robin --tokens 32");
+    NEAR(at(r, "bound.dispatch.logical_bytes_per_s"), 50e9 * 4 / 3);
+    NEAR(at(r, "bound.dispatch.physical_bytes_per_s"), 50e9);
+    json_decref(r);
+}
+
+/* DeepEP's low-latency kernels on H100, 128 tokens a GPU (NVIDIA aiconfigurator): EP 16 102.1 and 186.2 us, EP 64 166.8
+ * and 304.7 us. A preset gets the nodes that the EP group needs. */
+Test(cost, published_low_latency)
+{
+    static const struct {
+        uint32_t ep;
+        double dispatch_us, combine_us;
+    } rows[] = {{8, 39.8, 72.4}, {16, 102.1, 186.2}, {32, 143.0, 263.3}, {64, 166.8, 304.7}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char words[160];
+        snprintf(words, sizeof words,
+                 "--cluster h100-dgx --model deepseek-v3 --router random --tokens 128 --dispatch low-latency --ep %u",
+                 rows[i].ep);
+        json_t *r = price(words);
+        cr_expect_eq(at(r, "settings.nodes"), rows[i].ep / 8);
+        cr_expect_float_eq(1e6 * at(r, "time_dispatch"), rows[i].dispatch_us, 0.15 * rows[i].dispatch_us, "EP %u: %g",
+                           rows[i].ep, 1e6 * at(r, "time_dispatch"));
+        cr_expect_float_eq(1e6 * at(r, "time_combine"), rows[i].combine_us, 0.15 * rows[i].combine_us, "EP %u: %g",
+                           rows[i].ep, 1e6 * at(r, "time_combine"));
+        json_decref(r);
+    }
+}
+
+/* The machine as the program spells it gives the same figures, and a text may be spelt in any order. */
+Test(cost, machine_in_words)
+{
+    json_t *a = price(EVEN), *b;
+    char words[512];
+    snprintf(words, sizeof words,
+             "--cluster '%s' --model mixtral-8x7b:experts=32,top_k=1 --router round-robin --tokens 32",
+             json_string_value(json_object_get(json_object_get(a, "settings"), "cluster")));
+    b = price(words);
+    cr_assert(json_equal(a, b), "%s", words);
+    json_decref(b);
+    b = price("--cluster 'node:4 latency_inter_s:2e-6 latency:0.000001 hbm:3000e9 nic:50000000000 flop:1000e12 "
+              "nvlink:2e11 gpu:8' --model mixtral-8x7b:experts=32,top_k=1 --router round-robin --tokens 32");
+    cr_assert(json_equal(a, b));
+    json_decref(a);
+    json_decref(b);
+}
+
+Test(cost, same_figures_on_any_threads)
+{
+    const char *words =
+        "cost --json --cluster h100-dgx:nodes=2,leaf_nodes=1,leaf_oversubscription=2 --model deepseek-v3 "
+        "--dispatch normal --placement eplb:redundant=16 --tokens 1024 --threads";
+    struct heard one = program_run("%s 1", words), three = program_run("%s 3", words);
+    cr_assert_eq(one.status, 0, "%s", one.err);
+    cr_assert_str_eq(one.out, three.out);
+    program_forget(&one);
+    program_forget(&three);
+}
+
+/* Every model on every machine, as a table that a terminal of 80 columns shows. */
+Test(cost, tables_fit)
+{
+    static const char *const words[] = {
+        "--cluster laptop --model switch-base-128",
+        "--cluster a100-dgx --model glam-64b --dispatch padded --padding capacity",
+        "--cluster h100-dgx:nodes=2,leaf_nodes=1,leaf_oversubscription=3 --model qwen3-235b-a22b --dispatch normal",
+        "--cluster h800:nodes=4 --model deepseek-v2 --backward --chunks 3",
+        "--cluster gb200-nvl72 --model gpt-oss-120b:experts=144 --router softmax-topk:score=sigmoid,weight=sum",
+    };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        struct heard h = program_run("cost %s --tokens 256", words[i]);
+        cr_assert_eq(h.status, 0, "%s: %s", words[i], h.err);
+        cr_expect(strstr(h.out, "dispatch") && strstr(h.out, "layer") && strstr(h.out, "modelled"), "%s", h.out);
+        for (char *rest = h.out, *line; (line = strsep(&rest, "\n")) != NULL;)
+            cr_expect_leq(strlen(line), 80, "%s: %s", words[i], line);
+        program_forget(&h);
+    }
+}
+
+static const struct {
+    const char *words, *says;
+} refused[] = {
+    {"--model mixtral-8x7b", "--cluster SPEC is missing"},
+    {"--cluster h100-dgx", "--model SPEC is missing"},
+    {"--cluster h100 --model mixtral-8x7b", "unknown cluster 'h100'; did you mean 'h100-dgx'?"},
+    {"--cluster h100-dgx --model mixtral-8x7c", "unknown model 'mixtral-8x7c'; did you mean 'mixtral-8x7b'?"},
+    {"--cluster h100-dgx --model mixtral-8x7b --ep 3", "ep 3 does not divide its 8 devices"},
+    {"--cluster 'node:4 gpu:8 nvlink:2e11 nic:5e10' --model mixtral-8x7b", "flop_per_s above 0 (flop: in"},
+    {"--cluster 'node:4 gpu:8 nvlink:2e11 flop:1e15 hbm:3e12' --model mixtral-8x7b",
+     "nic_bytes_per_s above 0 (nic: in"},
+    {"--cluster 'node:4 gpu:8 nvlnk:2e11' --model mixtral-8x7b", "unknown word 'nvlnk'"},
+    {"--cluster 'node:4 gpu:8 nic:0' --model mixtral-8x7b", "nic_bytes_per_s = 0 is outside"},
+    {"--cluster h100-dgx:nic_bytes_per_s=-1 --model mixtral-8x7b", "nic_bytes_per_s = -1 is outside"},
+    {"--cluster h100-dgx --model mixtral-8x7b --router soft", "router soft needs hidden states"},
+    {"--cluster h100-dgx --model mixtral-8x7b --dispatch norml", "did you mean 'normal'?"},
+    {"--cluster h100-dgx --model deepseek-v3 --placement eplb:redundant=3", "259 slots"},
+    {"--cluster h100-dgx --model mixtral-8x7b --placement lptt", "unknown placement 'lptt'; did you mean 'lpt'?"},
+    {"--cluster h100-dgx --model mixtral-8x7b --tokens 0", "--tokens '0' is not"},
+};
+
+Test(cost, refusals)
+{
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct heard h = program_run("cost %s", refused[i].words);
+        cr_expect_eq(h.status, 2, "%s: %d", refused[i].words, h.status);
+        cr_expect(strstr(h.err, refused[i].says), "%s: %s", refused[i].words, h.err);
+        cr_expect_str_eq(h.out, "");
+        program_forget(&h);
+    }
+}
+
+/* A router out of tree runs in a process of its own. */
+Test(cost, router_out_of_tree)
+{
+    struct heard h =
+        program_run("cost --json --cluster h100-dgx --model mixtral-8x7b --tokens 64 --router {P}/good.so");
+    cr_expect_eq(h.status, 0, "%s", h.err);
+    json_t *root = json_loads(h.out, 0, NULL);
+    cr_assert_not_null(root, "%s", h.out);
+    cr_expect_gt(at(root, "time_layer"), 0);
+    json_decref(root);
+    program_forget(&h);
+}
