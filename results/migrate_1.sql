@@ -1,4 +1,5 @@
--- From version 1: traffic also by link, which takes a wider key.
+-- From version 1: what a run remarks; traffic also by link, which takes a wider key. The views come after it.
+ALTER TABLE run ADD COLUMN note TEXT;
 ALTER TABLE traffic RENAME TO traffic_1;
 CREATE TABLE traffic (
     run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,

@@ -18,6 +18,7 @@
 #include "results/identity.h"
 #include "migrate_1.sql.h"
 #include "schema.sql.h"
+#include "views.sql.h"
 
 /* Long enough for any other writer's transaction of a few milliseconds, short enough to report a hung one. */
 #define BUSY_TIMEOUT_MS 30000
@@ -121,6 +122,8 @@ static enum moesim_status set_up(struct results_store *store, struct moesim_erro
     if (status == MOESIM_OK && empty) {
         status = run_script(store, schema_sql, "set up", err);
         if (status == MOESIM_OK)
+            status = run_script(store, views_sql, "set up", err);
+        if (status == MOESIM_OK)
             status = results_sync_metrics(store, true, err);
         if (status == MOESIM_OK)
             status = run_script(store, RESULTS_IDENTITY_SQL, "set up", err);
@@ -141,6 +144,10 @@ static enum moesim_status migrate(struct results_store *store, struct moesim_err
     enum moesim_status status = results_check_identity(store, &empty, &version, err);
     if (status == MOESIM_OK && version == 1)
         status = run_script(store, migrate_1_sql, "bring up to date", err);
+    if (status == MOESIM_OK)
+        status = run_script(store, views_sql, "bring up to date", err);
+    if (status == MOESIM_OK)
+        status = results_sync_metrics(store, true, err);
     if (status == MOESIM_OK)
         status = run_script(store, RESULTS_VERSION_SQL, "bring up to date", err);
     if (status == MOESIM_OK && !results_commit(store))

@@ -1,7 +1,6 @@
 /*
- * The machines that come along. Realistic rates are fits to published measurements (docs/cost-model.md, `moesim
- * fidelity`); where there is none, the vendor's peak times an efficiency measured on its nearest relative, and the
- * reference says so.
+ * The machines that come along. Realistic rates are fits to published measurements (docs/cost-model.md); where there is
+ * none, the vendor's peak times an efficiency measured on its nearest relative, and the reference says so.
  */
 #include <stddef.h>
 

@@ -3,6 +3,7 @@
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <sqlite3.h>
@@ -19,18 +20,27 @@ static void run_sql(const char *path, const char *sql)
     cr_assert_eq(sqlite3_close(db), SQLITE_OK);
 }
 
-/* The table as version 1 had it: pairs of devices or nodes only. */
-static const char to_version_1[] =
-    "CREATE TABLE old (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, source INTEGER NOT NULL,"
-    " target INTEGER NOT NULL, bytes REAL NOT NULL, unit TEXT NOT NULL CHECK (unit IN ('device', 'node')),"
-    " PRIMARY KEY (run, source, target)) STRICT, WITHOUT ROWID;"
-    "INSERT INTO old SELECT run, source, target, bytes, unit FROM traffic;"
-    "DROP TABLE traffic; ALTER TABLE old RENAME TO traffic; PRAGMA user_version = 1";
+/* Everything of the file attached as `new`, into tables of version 1. v_runs is made by the program, not the schema. */
+static const char copy_runs[] =
+    "INSERT INTO study SELECT * FROM new.study;"
+    "INSERT INTO run SELECT id, study, hash, point, seed, pairing, state, reason, params, version, revision, compiler,"
+    " cpu, blas, kernel_path, threads, files, workload, started, seconds, row_hash FROM new.run;"
+    "INSERT INTO run_param SELECT * FROM new.run_param;"
+    "INSERT INTO metric SELECT * FROM new.metric;"
+    "INSERT INTO summary SELECT * FROM new.summary;"
+    "INSERT INTO series SELECT * FROM new.series;"
+    "INSERT INTO expert_load SELECT * FROM new.expert_load;"
+    "INSERT INTO traffic SELECT run, source, target, bytes, unit FROM new.traffic;"
+    "CREATE VIEW v_runs AS SELECT p.*, (SELECT value FROM summary WHERE run = p.run LIMIT 1) AS load_cv"
+    " FROM v_run_params p;"
+    "PRAGMA application_id = 0x4d6f4573; PRAGMA user_version = 1";
 
-/* Runs as version 1 stored them: without traffic by link. */
+/* Runs as version 1 stored them: its own schema (schema_1.sql), no remarks, no traffic by link. */
 static void make_version_1(const char *path, struct moesim_outcome *outcome)
 {
-    struct results_store *store = fixture_open(path, RESULTS_WRITE);
+    char made[FIXTURE_MAX_PATH + 8], sql[FIXTURE_MAX_PATH + 64], schema[FIXTURE_MAX_PATH];
+    snprintf(made, sizeof made, "%s.new", path);
+    struct results_store *store = fixture_open(made, RESULTS_WRITE);
     const int64_t study = fixture_study(store, "one");
     outcome->n_traffic = 16;
     for (uint64_t seed = 0; seed < 3; seed++) {
@@ -39,7 +49,20 @@ static void make_version_1(const char *path, struct moesim_outcome *outcome)
         fixture_store(store, &f.run);
     }
     results_close(store);
-    run_sql(path, to_version_1);
+    snprintf(schema, sizeof schema, "%s/tests/results/schema_1.sql", getenv("MOESIM_SOURCE"));
+    size_t size;
+    unsigned char *text = fixture_read(schema, &size);
+    cr_assert_gt(size, 0, "%s", schema);
+    char *tables = strndup((char *)text, size);
+    run_sql(path, tables);
+    snprintf(sql, sizeof sql, "ATTACH '%s' AS new;", made);
+    char *copy = NULL;
+    cr_assert_gt(asprintf(&copy, "%s%s", sql, copy_runs), 0);
+    run_sql(path, copy);
+    cr_assert_eq(remove(made), 0);
+    free(copy);
+    free(tables);
+    free(text);
 }
 
 static void expect_runs(struct results_store *store)
@@ -69,10 +92,14 @@ Test(migrate, from_version_1)
     expect_runs(store);
     cr_expect_eq(fixture_number(store, "SELECT user_version FROM pragma_user_version"), 2);
     outcome.n_traffic = 18; /* by link too */
+    outcome.note = "a remark";
     struct fixture_run f;
     fixture_run(&f, fixture_study(store, "one"), "null", "zipf", 3, &outcome);
     fixture_store(store, &f.run);
     cr_expect_eq(fixture_number(store, "SELECT count(*) FROM traffic WHERE unit = 'leaf_up'"), 1);
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM v_runs WHERE note IS NULL"), 3);
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM v_runs WHERE note = 'a remark'"), 1);
+    cr_expect_eq(fixture_number(store, "SELECT count(max_vio) FROM v_runs"), 4, "its columns are this program's");
     cr_expect_eq(fixture_number(store, "SELECT count(*) FROM sqlite_master WHERE name LIKE '%old%' OR name LIKE "
                                        "'traffic_%'"),
                  0);
