@@ -26,6 +26,7 @@ enum moesim_stream {
     MOESIM_STREAM_JITTER = 8,        /* the gate's input jitter */
     MOESIM_STREAM_PLACEMENT = 9,     /* random placement */
     MOESIM_STREAM_REPLICA = 10,      /* replica choice */
+    MOESIM_STREAM_FIDELITY = 11,     /* the benchmarks of published tables */
     MOESIM_STREAM_WORKLOAD = 0x100,
     MOESIM_STREAM_ROUTER = 0x200,
     MOESIM_STREAM_TEST = 0x300,

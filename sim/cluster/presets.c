@@ -7,19 +7,19 @@
 #include "sim/cluster/cluster.h"
 
 /* What H100 reaches of its peaks, for machines without measurements of their own. */
-#define FLOP_SHARE (725.0 / 989.0)
+#define FLOP_SHARE (824.0 / 989.0)
 #define MEMORY_SHARE (2.9 / 3.35)
 #define NVLINK_SHARE (321.7 / 450.0)
-#define LOW_LATENCY_NVLINK_SHARE (230.0 / 450.0)
-#define NIC_SHARE (45.5 / 50.0)
+#define LOW_LATENCY_NVLINK_SHARE (241.0 / 450.0)
+#define NIC_SHARE (47.8 / 50.0)
 
 /* What all GPU presets share: one node of n devices, the expert kernels' start-up and tile (TensorRT-LLM on H100). */
 #define GPUS(n)                                                                                                        \
-    .nodes = 1, .devices_per_node = (n), .tp = 1, .leaf_oversubscription = 1, .launch_s = 40e-6, .tile_rows = 128
+    .nodes = 1, .devices_per_node = (n), .tp = 1, .leaf_oversubscription = 1, .launch_s = 35.2e-6, .tile_rows = 128
 
 /* DeepEP's low-latency start-ups on H100. */
-#define HOPPER_LOW_LATENCY .low_latency_latency_intra_s = 13e-6, .low_latency_latency_inter_s = 19e-6
-#define HOPPER_NORMAL .normal_latency_intra_s = 13e-6, .normal_latency_inter_s = 19e-6
+#define HOPPER_LOW_LATENCY .low_latency_latency_intra_s = 12.8e-6, .low_latency_latency_inter_s = 16.6e-6
+#define HOPPER_NORMAL .normal_latency_intra_s = 12.8e-6, .normal_latency_inter_s = 16.6e-6
 
 /* One step of NCCL's ring on H100 (8 devices, 16 MiB). */
 #define HOPPER_ALL_REDUCE .all_reduce_latency_intra_s = 4.1e-6, .all_reduce_latency_inter_s = 4.1e-6
@@ -59,20 +59,20 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
         .summary = "nodes of 8 A100-SXM 80 GB with NVLink and one 200 Gb/s NIC each, BF16",
         .reference =
             "NVLink: fit to NCCL's all-to-all on 8 A100 (NVIDIA aiconfigurator); no measurement of the rest: "
-            "peak times H100's efficiency (FLOP 73 %, memory 87 %, NIC 91 %), start-up between nodes as inside",
+            "peak times H100's efficiency (FLOP 83 %, memory 87 %, NIC 96 %), start-up between nodes as inside",
     },
     {
         .cluster = {.name = "h100-dgx",
                     GPUS(8),
-                    .flop_per_s = 725e12,
+                    .flop_per_s = 824e12,
                     .memory_bytes_per_s = 2.9e12,
                     .memory_bytes = 80e9,
                     .nvlink_bytes_per_s = 321.7e9,
-                    .nic_bytes_per_s = 45.5e9,
+                    .nic_bytes_per_s = 47.8e9,
                     .latency_intra_s = 30.1e-6,
                     .latency_inter_s = 30.1e-6,
                     HOPPER_NORMAL,
-                    .low_latency_nvlink_bytes_per_s = 230e9,
+                    .low_latency_nvlink_bytes_per_s = 241e9,
                     HOPPER_LOW_LATENCY,
                     .all_reduce_nvlink_bytes_per_s = 457.6e9,
                     HOPPER_ALL_REDUCE},
@@ -89,14 +89,16 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .flop_per_s = 989e12 * FLOP_SHARE,
                     .memory_bytes_per_s = 3.35e12 * MEMORY_SHARE,
                     .memory_bytes = 80e9,
-                    .nvlink_bytes_per_s = 130e9,
-                    .nic_bytes_per_s = 42.1e9,
+                    .nvlink_bytes_per_s = 142e9,
+                    .nic_bytes_per_s = 44.4e9,
                     .latency_intra_s = 30.1e-6,
                     .latency_inter_s = 30.1e-6,
-                    .low_latency_nvlink_bytes_per_s = 164e9,
-                    .low_latency_nic_bytes_per_s = 47e9,
-                    .low_latency_latency_intra_s = 36e-6,
-                    .low_latency_latency_inter_s = 36e-6,
+                    .normal_latency_intra_s = 37.4e-6,
+                    .normal_latency_inter_s = 28.8e-6,
+                    .low_latency_nvlink_bytes_per_s = 175e9,
+                    .low_latency_nic_bytes_per_s = 48.3e9,
+                    .low_latency_latency_intra_s = 37.4e-6,
+                    .low_latency_latency_inter_s = 28.8e-6,
                     HOPPER_ALL_REDUCE},
         .peak =
             {.flop_per_s = 989e12, .memory_bytes_per_s = 3.35e12, .nvlink_bytes_per_s = 200e9, .nic_bytes_per_s = 50e9},
@@ -121,8 +123,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
         .peak =
             {.flop_per_s = 148e12, .memory_bytes_per_s = 4.0e12, .nvlink_bytes_per_s = 450e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 H20 with NVLink and one 400 Gb/s NIC each, BF16",
-        .reference = "no measurement: peak times H100's efficiency (FLOP 73 %, memory 87 %, NVLink 71 %, low-latency "
-                     "NVLink 51 %, NIC 91 %), H100's start-ups",
+        .reference = "no measurement: peak times H100's efficiency (FLOP 83 %, memory 87 %, NVLink 71 %, low-latency "
+                     "NVLink 54 %, NIC 96 %), H100's start-ups",
     },
     {
         .cluster = {.name = "h200-dgx",
@@ -142,7 +144,7 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
             {.flop_per_s = 989e12, .memory_bytes_per_s = 4.8e12, .nvlink_bytes_per_s = 450e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 H200-SXM with NVLink and one 400 Gb/s NIC each, BF16",
         .reference = "NVLink: fit to NCCL's all-to-all on 8 H200 (NVIDIA aiconfigurator); no measurement of the rest: "
-                     "peak times H100's efficiency (FLOP 73 %, memory 87 %, low-latency NVLink 51 %, NIC 91 %), H100's "
+                     "peak times H100's efficiency (FLOP 83 %, memory 87 %, low-latency NVLink 54 %, NIC 96 %), H100's "
                      "start-ups",
     },
     {
@@ -154,7 +156,7 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .nvlink_bytes_per_s = 531e9,
                     .nic_bytes_per_s = 100e9 * NIC_SHARE,
                     .latency_intra_s = 11e-6,
-                    .latency_inter_s = 19e-6,
+                    .latency_inter_s = 16.6e-6,
                     HOPPER_NORMAL,
                     .low_latency_nvlink_bytes_per_s = 900e9 * LOW_LATENCY_NVLINK_SHARE,
                     HOPPER_LOW_LATENCY,
@@ -167,8 +169,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
         .summary = "nodes of 8 B200 with NVLink and one 800 Gb/s NIC each, BF16",
         .reference =
             "NVLink: bus bandwidth of NCCL's all-to-all on 8 B200 at 512 MiB (NVIDIA aiconfigurator); no "
-            "measurement of the rest: peak times H100's efficiency (FLOP 73 %, memory 87 %, low-latency NVLink "
-            "51 %, NIC 91 %), H100's start-ups",
+            "measurement of the rest: peak times H100's efficiency (FLOP 83 %, memory 87 %, low-latency NVLink "
+            "54 %, NIC 96 %), H100's start-ups",
     },
     {
         .cluster = {.name = "gb200-nvl72",
@@ -179,7 +181,7 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                     .nvlink_bytes_per_s = 531e9,
                     .nic_bytes_per_s = 100e9 * NIC_SHARE,
                     .latency_intra_s = 11e-6,
-                    .latency_inter_s = 19e-6,
+                    .latency_inter_s = 16.6e-6,
                     HOPPER_NORMAL,
                     .low_latency_nvlink_bytes_per_s = 900e9 * LOW_LATENCY_NVLINK_SHARE,
                     HOPPER_LOW_LATENCY,
@@ -190,8 +192,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
                  .nvlink_bytes_per_s = 900e9,
                  .nic_bytes_per_s = 100e9},
         .summary = "racks of 72 GB200 that NVLink joins (a rack is a node), one 800 Gb/s NIC each, BF16",
-        .reference = "no measurement: NVLink as measured on B200, else peak times H100's efficiency (FLOP 73 %, memory "
-                     "87 %, low-latency NVLink 51 %, NIC 91 %), H100's start-ups",
+        .reference = "no measurement: NVLink as measured on B200, else peak times H100's efficiency (FLOP 83 %, memory "
+                     "87 %, low-latency NVLink 54 %, NIC 96 %), H100's start-ups",
     },
     {
         .cluster = {.name = "mi300x",
@@ -209,8 +211,8 @@ const struct moesim_cluster_preset moesim_cluster_presets[] = {
         .peak =
             {.flop_per_s = 1307e12, .memory_bytes_per_s = 5.3e12, .nvlink_bytes_per_s = 448e9, .nic_bytes_per_s = 50e9},
         .summary = "nodes of 8 MI300X with 7 xGMI links of 64 GB/s and one 400 Gb/s NIC each, BF16",
-        .reference = "no measurement: peak times H100's efficiency (FLOP 73 %, memory 87 %, xGMI 71 %, low-latency "
-                     "xGMI 51 %, NIC 91 %), H100's start-ups; the seven links count as one port, which is right for "
+        .reference = "no measurement: peak times H100's efficiency (FLOP 83 %, memory 87 %, xGMI 71 %, low-latency "
+                     "xGMI 54 %, NIC 96 %), H100's start-ups; the seven links count as one port, which is right for "
                      "even traffic only",
     },
     {.cluster.name = NULL},

@@ -299,6 +299,9 @@ static void gather_all(const struct moesim_cluster *cluster, struct moesim_cost_
     }
     for (uint32_t d = 0; d < work->n_devices; d++) {
         const struct moesim_node_part own = moesim_node_part(cluster, d / ep * ep, ep, work->node[d]);
+        work->received[d] = 0;
+        for (uint32_t home = d / ep * ep; home < d / ep * ep + ep; home++)
+            work->received[d] += work->tokens[home];
         for (uint32_t to = own.first; to < own.first + own.n; to++)
             if (to != d)
                 hop(work, part, d, to, arrived[d]);

@@ -328,7 +328,8 @@ Test(experiment, memory_of_a_device)
     cr_assert_eq(value(&o[2], MOESIM_DEVICE_MEMORY, -1),
                  (2 + 4 + 12) * weights + 2 * 64 * (4 + 12 / 4) + 2 * activations + buffers);
     cr_assert(isnan(value(&o[0], MOESIM_TIME_SYNC, -1)));
-    const double sync = 6 * 4.1e-6 + 1.5 * 64 * 4 / 2 / 45.5e9, layer = value(&o[2], MOESIM_TIME_LAYER, -1);
+    const double sync = 6 * 4.1e-6 + 1.5 * 64 * 4 / 2 / roomy.cluster.nic_bytes_per_s,
+                 layer = value(&o[2], MOESIM_TIME_LAYER, -1);
     cr_assert_float_eq(value(&o[2], MOESIM_TIME_SYNC, -1), sync, 1e-9 * sync);
     cr_assert_float_eq(value(&o[2], MOESIM_TOKENS_PER_SECOND, -1), TOKENS / (layer + sync), 1e-6 * TOKENS / layer);
     moesim_experiment_destroy(e);
