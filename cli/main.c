@@ -11,8 +11,8 @@
 #include "version.h"
 
 const struct cli_verb *const cli_verbs[] = {
-    &cli_run,     &cli_route,  &cli_cost,   &cli_place, &cli_list,     &cli_describe, &cli_check,
-    &cli_compare, &cli_report, &cli_export, &cli_new,   &cli_fidelity, &cli_doctor,   NULL,
+    &cli_run,     &cli_route,  &cli_cost,   &cli_place, &cli_trace,    &cli_list,   &cli_describe, &cli_check,
+    &cli_compare, &cli_report, &cli_export, &cli_new,   &cli_fidelity, &cli_doctor, NULL,
 };
 const struct cli_verb *const cli_hidden_verbs[] = {&cli_worker, &cli_probe, &cli_docs, &cli_complete, NULL};
 

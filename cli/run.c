@@ -1,4 +1,5 @@
 /* moesim run: a study, from its text to the comparison table. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 
 #include "cli/fail_if.h"
 #include "cli/figures.h"
+#include "cli/file.h"
 #include "cli/message.h"
 #include "cli/print_table.h"
 #include "cli/progress.h"
@@ -18,7 +20,7 @@
 #include "sim/experiment/experiment.h"
 
 struct run_options {
-    const char *db, *seed;
+    const char *db, *seed, *record;
     struct cli_list set, router, workload, plugin, fail_if;
     uint32_t threads, jobs;
     double timeout;
@@ -51,6 +53,10 @@ static const struct cli_option options[] = {
                     "memory a run may take: 512M, 4G (default: no limit)", .min = 1 << 20, .max = 1e18),
     CLI_OPTION(struct run_options, fresh, "fresh", NULL, "run everything again and replace what the database has"),
     CLI_OPTION(struct run_options, retry_failed, "retry-failed", NULL, "also try the runs that failed before"),
+    CLI_OPTION(
+        struct run_options, record, "record", "FILE",
+        "write every decision into a moesim trace, for 'trace info' and the workload trace; of one run only, which "
+        "is run again if need be"),
     CLI_OPTION(struct run_options, dry_run, "dry-run", NULL, "show the points, memory and time; run nothing"),
     CLI_OPTION(struct run_options, fail_if, "fail-if", "EXPR",
                "exit 5 when a mean of the table meets '[ROUTER:]METRIC OP NUMBER'; repeatable"),
@@ -130,7 +136,7 @@ static struct sweep_options share_cores(const struct run_options *o, const struc
                                   .threads = threads,
                                   .timeout_s = o->timeout,
                                   .memory_bytes = o->memory,
-                                  .fresh = o->fresh,
+                                  .fresh = o->fresh || o->record,
                                   .retry_failed = o->retry_failed,
                                   .quiet = o->quiet};
 }
@@ -206,6 +212,36 @@ static int conclude(const struct run_options *o, const struct loaded_study *load
     return exit ? exit : result->n_failed + result->n_failed_before ? CLI_SOME_FAILED : CLI_DONE;
 }
 
+/* A trace is of one routing: workload, router, seed. */
+static int check_record(const struct run_options *o, const struct loaded_study *loaded)
+{
+    uint32_t n = 0;
+    if (!o->record)
+        return CLI_DONE;
+    for (uint32_t i = 0; i < loaded->n_points; i++)
+        n += i == 0 || loaded->points[i]->route_hash != loaded->points[i - 1]->route_hash;
+    if (n > 1)
+        return cli_fail(CLI_USAGE,
+                        "run: --record writes one trace, and the study routes %u times: narrow it by --router, "
+                        "--workload and --seed",
+                        n);
+    return *o->record ? CLI_DONE : cli_fail(CLI_USAGE, "run: --record needs a file's name");
+}
+
+/* The trace is written beside its name by the worker, and takes it when the run is done. */
+static int keep_record(const struct run_options *o, const char *temporary, const struct sweep_result *result, int exit)
+{
+    if (!o->record)
+        return exit;
+    if (exit || result->n_failed || !result->n_done) {
+        unlink(temporary);
+        return exit;
+    }
+    if (rename(temporary, o->record) != 0)
+        return cli_fail(CLI_DISK, "%s: cannot be written: %s", o->record, strerror(errno));
+    return exit;
+}
+
 static int run_in_store(const struct run_options *o, const struct study_source *source,
                         const struct loaded_study *loaded, struct results_store *store,
                         const struct fail_if *conditions)
@@ -218,7 +254,13 @@ static int run_in_store(const struct run_options *o, const struct study_source *
                                               moesim_study_json(loaded->study), &study, &err);
     if (status)
         return cli_fail_status(status, &err);
-    int exit = sweep_run(source, loaded, store, study, &sweep, &result);
+    struct study_source recorded = *source;
+    char temporary[4096];
+    if (o->record && !cli_file_temporary(o->record, (long)getpid(), temporary, sizeof temporary))
+        return cli_fail(CLI_DISK, "%s: the name is too long", o->record);
+    recorded.record = o->record ? temporary : NULL;
+    int exit = sweep_run(&recorded, loaded, store, study, &sweep, &result);
+    exit = keep_record(o, temporary, &result, exit);
     if (exit == CLI_INTERRUPTED || exit == CLI_TERMINATED)
         cli_note("stopped; %u of %u runs are saved in %s, and the same command goes on from there",
                  result.n_before + result.n_done, loaded->n_points, o->db);
@@ -265,6 +307,8 @@ static int run_study(const struct cli_call *call)
                  call->n_args ? "running" : "no study given: running", source.name, source.name);
     if (!exit)
         exit = study_load(&source, false, &loaded);
+    if (!exit)
+        exit = check_record(o, &loaded);
     if (!exit)
         exit = run_loaded(o, &source, &loaded);
     study_unload(&loaded);

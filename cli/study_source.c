@@ -58,10 +58,10 @@ static json_t *list_json(const struct cli_list *list)
 
 char *study_source_to_json(const struct study_source *source)
 {
-    json_t *root =
-        json_pack("{s:s, s:b, s:s%, s:o, s:o, s:o, s:o}", "name", source->name, "builtin", (int)source->builtin, "text",
-                  source->text, source->size, "set", list_json(&source->set), "router", list_json(&source->router),
-                  "workload", list_json(&source->workload), "plugin", list_json(&source->plugin));
+    json_t *root = json_pack("{s:s, s:b, s:s%, s:s?, s:o, s:o, s:o, s:o}", "name", source->name, "builtin",
+                             (int)source->builtin, "text", source->text, source->size, "record", source->record, "set",
+                             list_json(&source->set), "router", list_json(&source->router), "workload",
+                             list_json(&source->workload), "plugin", list_json(&source->plugin));
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     return text;
@@ -88,8 +88,10 @@ enum moesim_status study_source_from_json(const char *text, struct moesim_arena 
     json_t *root = json_loads(text, JSON_ALLOW_NUL, &where);
     const json_t *yaml = json_object_get(root, "text");
     const char *name = json_string_value(json_object_get(root, "name"));
+    const char *record = json_string_value(json_object_get(root, "record"));
     *source = (struct study_source){.builtin = json_is_true(json_object_get(root, "builtin"))};
     bool good = name && yaml && (source->name = moesim_strdup(arena, name)) != NULL;
+    good = good && (!record || (source->record = moesim_strdup(arena, record)) != NULL);
     if (good) {
         source->size = json_string_length(yaml);
         source->text = malloc(source->size + 1);
@@ -137,15 +139,18 @@ static int load_plugins(const struct study_source *source, bool isolated, struct
     return status ? cli_fail_status(status, &err) : CLI_DONE;
 }
 
-/* A built-in study's sizes suit its own workloads; recorded logits bring the number of their experts and layers. */
-static void make_room_for_logits(const struct study_source *source, struct moesim_study *study)
+/* A built-in study's sizes suit its own workloads; recorded ones bring the number of their experts and layers. */
+static void make_room_for_recordings(const struct study_source *source, struct moesim_study *study)
 {
-    bool logits = false;
+    static const char *const kinds[] = {"logits:", "trace:", "loads:"};
+    bool recorded = false;
     for (uint32_t i = 0; i < source->workload.n; i++)
-        logits |= strncmp(source->workload.item[i], "logits:", 7) == 0;
-    if (source->builtin && logits) {
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+            recorded |= strncmp(source->workload.item[i], kinds[k], strlen(kinds[k])) == 0;
+    if (source->builtin && recorded) {
         moesim_study_drop(study, "model", "experts");
         moesim_study_drop(study, "model", "layers");
+        moesim_study_drop(study, "model", "top_k");
     }
 }
 
@@ -155,7 +160,7 @@ static void read_study(const struct study_source *source, struct loaded_study *l
     loaded->study = moesim_study_parse(source->name, source->text, source->size, loaded->arena, mistakes);
     if (!loaded->study)
         return;
-    make_room_for_logits(source, loaded->study);
+    make_room_for_recordings(source, loaded->study);
     if (source->router.n)
         moesim_study_replace(loaded->study, "router", source->router.item, source->router.n, mistakes);
     if (source->workload.n)

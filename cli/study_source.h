@@ -22,6 +22,7 @@ struct study_source {
     char *text; /* malloc'd */
     size_t size;
     struct cli_list set, router, workload, plugin;
+    const char *record; /* the file that a worker writes the decisions to, or NULL */
 };
 
 /* Reads the file, or the built-in study of that name when no such file exists; NULL is "quickstart". */

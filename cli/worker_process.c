@@ -11,6 +11,7 @@
 
 #include "cli/message.h"
 #include "cli/process.h"
+#include "cli/recorder.h"
 #include "cli/study_source.h"
 #include "cli/verbs.h"
 #include "sim/experiment/experiment.h"
@@ -64,19 +65,38 @@ static void limit_memory(uint64_t allowance)
         fclose(size);
 }
 
+/* Steps to the end; `record` NULL or the file that the decisions go to. */
+static enum moesim_status step_to_end(struct moesim_experiment *experiment, const char *record,
+                                      struct moesim_error *err)
+{
+    struct recorder *recorder = NULL;
+    struct moesim_routed routed;
+    enum moesim_status status = record ? recorder_open(record, &recorder, err) : MOESIM_OK;
+    while (!status && !moesim_experiment_done(experiment)) {
+        status = moesim_experiment_step_layer(experiment, &routed, err);
+        if (!status && recorder)
+            status = recorder_add(recorder, &routed, err);
+    }
+    struct moesim_error end;
+    const enum moesim_status closed = recorder_close(recorder, status == MOESIM_OK, &end);
+    if (!status && closed)
+        *err = end;
+    return status ? status : closed;
+}
+
 static enum moesim_status step_all(const struct moesim_point *const *points, uint32_t n, uint64_t memory,
-                                   struct moesim_experiment **experiment, struct moesim_outcome *outcomes,
-                                   struct moesim_error *err)
+                                   const char *record, struct moesim_experiment **experiment,
+                                   struct moesim_outcome *outcomes, struct moesim_error *err)
 {
     enum moesim_status status = moesim_experiment_create(points, n, memory, experiment, err);
-    while (!status && !moesim_experiment_done(*experiment))
-        status = moesim_experiment_step(*experiment, err);
+    if (!status)
+        status = step_to_end(*experiment, record, err);
     return status ? status : moesim_experiment_finish(*experiment, outcomes, err);
 }
 
 /* Runs the group and answers for every point of it; false when nobody listens. */
 static bool run_group(struct channel *channel, const struct loaded_study *loaded, const uint32_t *index, uint32_t n,
-                      uint64_t memory)
+                      uint64_t memory, const char *record)
 {
     const struct moesim_point **points = calloc(n, sizeof *points);
     struct moesim_outcome *outcomes = calloc(n, sizeof *outcomes);
@@ -86,7 +106,7 @@ static bool run_group(struct channel *channel, const struct loaded_study *loaded
     for (uint32_t i = 0; !status && i < n; i++)
         points[i] = loaded->points[index[i]];
     if (!status)
-        status = step_all(points, n, memory, &experiment, outcomes, &err);
+        status = step_all(points, n, memory, record, &experiment, outcomes, &err);
     char **text = calloc(n, sizeof *text);
     for (uint32_t i = 0; !status && text && i < n; i++)
         text[i] = moesim_outcome_to_json(&outcomes[i]);
@@ -121,13 +141,13 @@ static bool read_group(struct channel *channel, const struct loaded_study *loade
     return *index != NULL;
 }
 
-static int serve(struct channel *channel, const struct loaded_study *loaded, uint64_t memory)
+static int serve(struct channel *channel, const struct loaded_study *loaded, uint64_t memory, const char *record)
 {
     char word[8];
     while (fscanf(channel->in, "%7s", word) == 1) {
         uint32_t *index = NULL, n = 0;
         bool good = strcmp(word, "run") == 0 && read_group(channel, loaded, &index, &n) &&
-                    run_group(channel, loaded, index, n, memory);
+                    run_group(channel, loaded, index, n, memory, record);
         free(index);
         if (!good)
             return CLI_SOME_FAILED;
@@ -170,7 +190,7 @@ static int run_worker(const struct cli_call *call)
     if (!exit)
         exit = study_load(&source, true, &loaded);
     if (!exit)
-        exit = serve(&channel, &loaded, memory);
+        exit = serve(&channel, &loaded, memory, source.record);
     study_unload(&loaded);
     study_source_close(&source);
     moesim_arena_destroy(arena);

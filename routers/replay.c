@@ -1,8 +1,8 @@
 /*
  * replay: decisions that were made elsewhere, again. With `file` it is what `moesim route` wrote as CSV: every pair
  * with its weight, kept or not, and slot, bit for bit, each layer its own, the same in every step. Without a file it is
- * what the workload has recorded: the first k experts of each token with their weights (1/n where none are recorded),
- * in token order, dropless.
+ * what the workload has recorded: the first k pairs of each token with their weights (1/n where none are recorded), and
+ * their fates and slots where those are recorded; else all are kept and seated in token order.
  *
  * A CSV does not tell why a pair was refused: it counts as over capacity. It does not tell the capacity either, and the
  * groups are the batch's: slots that are distinct in the groups of the recording have to be so in those of `group`.
@@ -283,8 +283,9 @@ static void replay_file(const struct replay *s, struct moesim_plan *plan)
     plan->n_pairs = plan->n_wanted = n;
 }
 
-static enum moesim_status replay_record(const struct replay *s, const struct moesim_batch *batch,
-                                        struct moesim_plan *plan, struct moesim_error *err)
+/* The first k recorded pairs of each token. */
+static enum moesim_status take_record(const struct replay *s, const struct moesim_batch *batch,
+                                      struct moesim_plan *plan, struct moesim_error *err)
 {
     const struct moesim_decisions *d = batch->decisions;
     uint32_t n = 0;
@@ -295,17 +296,45 @@ static enum moesim_status replay_record(const struct replay *s, const struct moe
         plan->first[t] = n;
         for (uint32_t i = 0; i < count; i++, n++) {
             const uint32_t from = d->first[t] + i;
-            if (d->expert[from] >= s->n_experts || n == plan->max_pairs)
+            const bool bad = d->fate && d->fate[from] == MOESIM_BAD_ROW;
+            if ((d->expert[from] >= s->n_experts && !bad) || n == plan->max_pairs)
                 return moesim_fail(err, MOESIM_EINVAL, "replay: token %u, choice %u: expert %u is not one of the %u", t,
                                    i, d->expert[from], s->n_experts);
-            plan->expert[n] = d->expert[from];
+            plan->expert[n] = bad ? MOESIM_NO_EXPERT : d->expert[from];
             plan->weight[n] = d->weight ? d->weight[from] : 1 / (float)count;
+            plan->fate[n] = d->fate ? d->fate[from] : MOESIM_KEPT;
         }
     }
     plan->first[batch->n_tokens] = n;
     plan->n_pairs = n;
-    memset(plan->fate, MOESIM_KEPT, n * sizeof *plan->fate);
+    return MOESIM_OK;
+}
+
+/* Fates and slots as they were recorded; what the order of the tokens tells is there already. */
+static void restore(const struct moesim_batch *batch, struct moesim_plan *plan)
+{
+    const struct moesim_decisions *d = batch->decisions;
+    plan->n_wanted = plan->n_bad_rows = 0;
+    for (uint32_t t = 0; t < batch->n_tokens; t++)
+        for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++) {
+            const uint32_t from = d->first[t] + i - plan->first[t];
+            plan->fate[i] = d->fate ? d->fate[from] : MOESIM_KEPT;
+            if (plan->fate[i] == MOESIM_KEPT && d->slot && d->slot[from] != MOESIM_SLOT_BY_ORDER)
+                plan->slot[i] = d->slot[from];
+            plan->n_wanted += plan->fate[i] == MOESIM_KEPT || plan->fate[i] == MOESIM_OVER_CAPACITY;
+            plan->n_bad_rows += plan->fate[i] == MOESIM_BAD_ROW;
+        }
+}
+
+static enum moesim_status replay_record(const struct replay *s, const struct moesim_batch *batch,
+                                        struct moesim_plan *plan, struct moesim_error *err)
+{
+    const enum moesim_status status = take_record(s, batch, plan, err);
+    if (status)
+        return status;
     moesim_seat(batch, s->taken, plan);
+    if (batch->decisions->fate || batch->decisions->slot)
+        restore(batch, plan);
     return MOESIM_OK;
 }
 

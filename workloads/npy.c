@@ -3,50 +3,21 @@
  */
 #include "workloads/npy.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "workloads/mapping.h"
 #include "workloads/npy_header.h"
-
-/* Opened without blocking, so that a FIFO is refused rather than waited for. */
-static enum moesim_status map_file(const char *path, struct npy *npy, struct moesim_error *err)
-{
-    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return moesim_fail(err, MOESIM_EIO, "%s: cannot be read: %s", path, strerror(errno));
-    struct stat st;
-    enum moesim_status status = MOESIM_OK;
-    if (fstat(fd, &st))
-        status = moesim_fail(err, MOESIM_EIO, "%s: cannot be read: %s", path, strerror(errno));
-    else if (S_ISDIR(st.st_mode))
-        status = moesim_fail(err, MOESIM_EIO, "%s: is a directory; a .npy file is needed", path);
-    else if (!S_ISREG(st.st_mode))
-        status = moesim_fail(err, MOESIM_EIO, "%s: is not a regular file; a .npy file is needed", path);
-    else if (st.st_size == 0)
-        status = moesim_fail(err, MOESIM_EIO, "%s: is empty (0 bytes); a .npy file is needed", path);
-    if (!status) {
-        npy->map_size = (size_t)st.st_size;
-        npy->map = mmap(NULL, npy->map_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (npy->map == MAP_FAILED) {
-            npy->map = NULL;
-            status = moesim_fail(err, MOESIM_EIO, "%s: cannot be mapped: %s", path, strerror(errno));
-        }
-    }
-    close(fd);
-    return status;
-}
 
 enum moesim_status npy_open(const char *path, struct npy *npy, struct moesim_error *err)
 {
     *npy = (struct npy){0};
-    enum moesim_status status = map_file(path, npy, err);
+    struct mapping file;
+    enum moesim_status status = mapping_open(path, "a .npy file", &file, err);
     if (status)
         return status;
+    npy->map = (void *)(uintptr_t)file.bytes;
+    npy->map_size = file.size;
     size_t data_offset = 0;
     status = npy_header_parse(path, npy->map, npy->map_size, npy, &data_offset, err);
     if (status) {
@@ -59,8 +30,8 @@ enum moesim_status npy_open(const char *path, struct npy *npy, struct moesim_err
 
 void npy_close(struct npy *npy)
 {
-    if (npy->map)
-        munmap(npy->map, npy->map_size);
+    struct mapping file = {npy->map, npy->map_size};
+    mapping_close(&file);
     *npy = (struct npy){0};
 }
 
@@ -72,6 +43,15 @@ static float half_to_float(uint16_t half)
         return sign ? -value : value;
     }
     const uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | fraction << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* bfloat16 is the upper half of a float. */
+static float bfloat_to_float(uint16_t upper)
+{
+    const uint32_t bits = (uint32_t)upper << 16;
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
@@ -113,6 +93,8 @@ void npy_read_float(const struct npy *npy, uint64_t first, uint64_t n, float *ou
         break;
     case NPY_F8:
         CONVERT(double, (float)x);
+    case NPY_BF16:
+        CONVERT(uint16_t, bfloat_to_float(x));
     }
 }
 

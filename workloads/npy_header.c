@@ -19,7 +19,7 @@ static const struct {
 } types[] = {
     [NPY_U1] = {"|u1", 1}, [NPY_I1] = {"|i1", 1}, [NPY_U2] = {"<u2", 2}, [NPY_I2] = {"<i2", 2},
     [NPY_U4] = {"<u4", 4}, [NPY_I4] = {"<i4", 4}, [NPY_U8] = {"<u8", 8}, [NPY_I8] = {"<i8", 8},
-    [NPY_F2] = {"<f2", 2}, [NPY_F4] = {"<f4", 4}, [NPY_F8] = {"<f8", 8},
+    [NPY_F2] = {"<f2", 2}, [NPY_F4] = {"<f4", 4}, [NPY_F8] = {"<f8", 8}, [NPY_BF16] = {"bfloat16", 2},
 };
 
 /* A place in the dictionary. */
@@ -192,7 +192,7 @@ static enum moesim_status find_type(const struct reader *r, const char *descr, e
 {
     const bool ordered = descr[0] && strchr("<>|=", descr[0]);
     const char *kind = descr + ordered;
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+    for (size_t i = 0; i < NPY_BF16; i++)
         if (!strcmp(kind, types[i].name + 1)) {
             if (descr[0] == '>' && types[i].size > 1)
                 return moesim_fail(r->err, MOESIM_EIO,

@@ -8,13 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "workloads/npy.h"
+#include "workloads/npy_header.h"
 
-/* Format 1.0: the data starts at a multiple of 64. */
-static size_t make_header(char *header, size_t size, const uint64_t *shape, uint32_t n_dimensions)
+size_t npy_header_make(char header[NPY_HEADER_ROOM], enum npy_type type, const uint64_t *shape, uint32_t n_dimensions)
 {
-    size_t n = (size_t)snprintf(header, size, "\x93NUMPY%c%c%c%c{'descr': '<f4', 'fortran_order': False, 'shape': (", 1,
-                                0, 0, 0);
+    const size_t size = NPY_HEADER_ROOM;
+    size_t n = (size_t)snprintf(header, size, "\x93NUMPY%c%c%c%c{'descr': '%s', 'fortran_order': False, 'shape': (", 1,
+                                0, 0, 0, npy_type_name(type));
     for (uint32_t i = 0; i < n_dimensions; i++)
         n += (size_t)snprintf(header + n, size - n, "%llu,%s", (unsigned long long)shape[i],
                               i + 1 < n_dimensions ? " " : "");
@@ -29,8 +29,8 @@ static size_t make_header(char *header, size_t size, const uint64_t *shape, uint
 
 static int write_all(const char *path, const float *data, const uint64_t *shape, uint32_t n_dimensions)
 {
-    char header[512];
-    const size_t n_header = make_header(header, sizeof header, shape, n_dimensions);
+    char header[NPY_HEADER_ROOM];
+    const size_t n_header = npy_header_make(header, NPY_F4, shape, n_dimensions);
     size_t n = 1;
     for (uint32_t i = 0; i < n_dimensions; i++)
         n *= (size_t)shape[i];

@@ -14,5 +14,7 @@ extern const struct moesim_workload moesim_workload_lognormal;
 extern const struct moesim_workload moesim_workload_zipf;
 extern const struct moesim_workload moesim_workload_logits;
 extern const struct moesim_workload moesim_workload_text;
+extern const struct moesim_workload moesim_workload_trace;
+extern const struct moesim_workload moesim_workload_loads;
 
 #endif

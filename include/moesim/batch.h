@@ -22,11 +22,16 @@ enum moesim_phase {
     MOESIM_EVAL = 1,
 };
 
+/* A recorded slot that follows from the order of the tokens, as moesim_seat gives it. */
+#define MOESIM_SLOT_BY_ORDER INT32_MIN
+
 /* Recorded decisions: pairs by token, then rank, as in a plan. */
 struct moesim_decisions {
     const uint32_t *first;  /* [n_tokens + 1] */
     const uint32_t *expert; /* [first[n_tokens]] */
     const float *weight;    /* [first[n_tokens]], or NULL: not recorded */
+    const uint8_t *fate;    /* [first[n_tokens]] enum moesim_fate, or NULL: all kept */
+    const int32_t *slot;    /* [first[n_tokens]], or NULL: all MOESIM_SLOT_BY_ORDER */
 };
 
 /* One layer of one step over all devices. Everything is borrowed for the call; arrays a workload does

@@ -25,6 +25,8 @@ struct moesim_workload_shape {
     uint32_t d_model, vocabulary, n_domains;
     uint32_t n_tokens; /* of a step */
     double gate_std;   /* standard deviation of the logits the host's seeded gate should give; 0 = 1 */
+    uint32_t top_k;    /* experts of a token in the data: the model's, where it does not say itself */
+    bool more_experts; /* n_experts are those that the data names: the model may have more */
 };
 
 /* What an instance is set up for. `n_columns` are the gate columns the router wants; the first n_experts of them

@@ -77,7 +77,7 @@ static const struct moesim_decisions *make_decisions(struct making *m, struct dr
             weight[i * k + c] = 1 / (float)k;
         }
     }
-    *decisions = (struct moesim_decisions){first, expert, weight};
+    *decisions = (struct moesim_decisions){.first = first, .expert = expert, .weight = weight};
     return decisions;
 }
 

@@ -53,7 +53,7 @@ static enum moesim_status shape_router(struct moesim_experiment *e, struct moesi
                            : lacking & MOESIM_NEEDS_SEQUENCES ? "sequence ids"
                                                               : "recorded decisions",
                            p->workload_spec);
-    e->gated = !(provides & MOESIM_NEEDS_COLUMNS);
+    e->gated = !(provides & MOESIM_NEEDS_COLUMNS) && provides & MOESIM_NEEDS_HIDDEN;
     if (e->shape.input_jitter > 0 && !e->gated)
         return moesim_fail(
             err, MOESIM_EINVAL,

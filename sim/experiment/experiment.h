@@ -33,6 +33,16 @@ MOESIM_MUST_CHECK enum moesim_status moesim_experiment_step(struct moesim_experi
 /* What the devices did in the layer that was priced last, for a point with a cluster; changes with the next step. */
 const struct moesim_cost_work *moesim_experiment_work(const struct moesim_experiment *experiment, uint32_t point);
 
+/* The same one layer at a time, for callers that look at the decisions: what they were stays valid until the next
+ * layer. */
+struct moesim_routed {
+    const struct moesim_batch *batch;
+    const struct moesim_plan *plan;
+};
+MOESIM_MUST_CHECK enum moesim_status moesim_experiment_step_layer(struct moesim_experiment *experiment,
+                                                                  struct moesim_routed *routed,
+                                                                  struct moesim_error *err);
+
 /* Closes the metrics; outcomes [n_points] live until destroy. */
 MOESIM_MUST_CHECK enum moesim_status moesim_experiment_finish(struct moesim_experiment *experiment,
                                                               struct moesim_outcome *outcomes,

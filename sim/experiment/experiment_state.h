@@ -46,6 +46,8 @@ struct moesim_experiment {
     struct moesim_shape shape;
     struct moesim_env env;
     uint32_t n_layers, step, batch_in_global;
+    uint32_t next_layer;       /* of this step */
+    struct moesim_batch batch; /* of the layer before that */
     uint64_t global_tokens;
 
     void *workload_state;

@@ -73,7 +73,7 @@ void experiment_note_routing(struct moesim_experiment *e, const struct moesim_ba
     note_drops(e, batch, l);
     if (e->plan.n_aux > 0)
         experiment_note(e, MOESIM_AUX_LOSS, l, moesim_plan_aux_loss(&e->plan));
-    if (batch->n_columns >= batch->n_experts) {
+    if (batch->columns && batch->n_columns >= batch->n_experts) {
         if (wanted(e, MOESIM_ROUTER_ENTROPY))
             experiment_note(e, MOESIM_ROUTER_ENTROPY, l,
                             moesim_router_entropy(batch->columns, batch->stride, batch->n_tokens, batch->n_experts));

@@ -121,26 +121,27 @@ static void keep_columns(struct moesim_experiment *e, const struct moesim_batch 
                batch->n_columns * sizeof(float));
 }
 
+/* Batch and plan stay as they are until the next layer. */
 static enum moesim_status step_layer(struct moesim_experiment *e, uint32_t l, struct moesim_error *err)
 {
-    struct moesim_batch batch;
-    enum moesim_status status = make_batch(e, l, &batch, err);
+    struct moesim_batch *batch = &e->batch;
+    enum moesim_status status = make_batch(e, l, batch, err);
     if (status != MOESIM_OK)
         return status;
     if (e->gated)
-        gate(e, l, &batch);
+        gate(e, l, batch);
     double route_s;
-    status = route(e, l, &batch, &route_s, err);
+    status = route(e, l, batch, &route_s, err);
     if (status != MOESIM_OK)
         return status;
     experiment_note(e, MOESIM_CPU_TIME_ROUTE, l, route_s);
     if (e->first->mode == MOESIM_MODE_EXECUTE)
-        execute(e, l, &batch);
-    experiment_note_routing(e, &batch, l);
+        execute(e, l, batch);
+    experiment_note_routing(e, batch, l);
     if (l == 0)
-        e->global_tokens += batch.n_tokens;
-    keep_columns(e, &batch);
-    return experiment_price(e, &batch, l, err);
+        e->global_tokens += batch->n_tokens;
+    keep_columns(e, batch);
+    return experiment_price(e, batch, l, err);
 }
 
 static void mean_over_layers(const struct moesim_experiment *e)
@@ -190,21 +191,37 @@ static enum moesim_status end_global_batch(struct moesim_experiment *e, struct m
     return MOESIM_OK;
 }
 
-enum moesim_status moesim_experiment_step(struct moesim_experiment *e, struct moesim_error *err)
+static enum moesim_status end_step(struct moesim_experiment *e, struct moesim_error *err)
+{
+    enum moesim_status status = MOESIM_OK;
+    if (++e->batch_in_global == e->first->micro_batches)
+        status = end_global_batch(e, err);
+    e->step++;
+    e->next_layer = 0;
+    return status;
+}
+
+enum moesim_status moesim_experiment_step_layer(struct moesim_experiment *e, struct moesim_routed *routed,
+                                                struct moesim_error *err)
 {
     assert(!moesim_experiment_done(e));
     const double start = now_s();
-    enum moesim_status status = experiment_place(e, err);
-    for (uint32_t l = 0; l < e->n_layers && status == MOESIM_OK; l++)
-        status = step_layer(e, l, err);
-    if (status != MOESIM_OK)
-        return status;
-    if (++e->batch_in_global == e->first->micro_batches) {
-        status = end_global_batch(e, err);
-        if (status != MOESIM_OK)
-            return status;
-    }
-    e->step++;
+    enum moesim_status status = e->next_layer == 0 ? experiment_place(e, err) : MOESIM_OK;
+    if (status == MOESIM_OK)
+        status = step_layer(e, e->next_layer, err);
+    *routed = (struct moesim_routed){&e->batch, &e->plan};
+    if (status == MOESIM_OK && ++e->next_layer == e->n_layers)
+        status = end_step(e, err);
     e->seconds += now_s() - start;
-    return MOESIM_OK;
+    return status;
+}
+
+enum moesim_status moesim_experiment_step(struct moesim_experiment *e, struct moesim_error *err)
+{
+    struct moesim_routed routed;
+    enum moesim_status status = MOESIM_OK;
+    do
+        status = moesim_experiment_step_layer(e, &routed, err);
+    while (status == MOESIM_OK && e->next_layer > 0);
+    return status;
 }

@@ -48,7 +48,7 @@ static bool build_model(struct moesim_resolver *r, const struct moesim_choice *c
     if (!model->experts)
         model->experts = shape->n_experts ? shape->n_experts : DEFAULT_EXPERTS;
     if (!model->top_k)
-        model->top_k = model->experts < 2 ? model->experts : 2;
+        model->top_k = shape->top_k ? shape->top_k : model->experts < 2 ? model->experts : 2;
     if (!model->d_model)
         model->d_model = shape->d_model ? shape->d_model : DEFAULT_D_MODEL;
     if (!model->d_ff)

@@ -59,7 +59,8 @@ static void check_experts(struct moesim_resolver *r, const struct moesim_cell *c
     const struct moesim_point *p = &cell->point;
     const struct moesim_workload_shape *shape = &p->workload_shape;
     const uint32_t experts = p->model.experts;
-    const uint32_t columns = shape->n_columns > shape->n_experts ? shape->n_columns : shape->n_experts;
+    const uint32_t known = shape->n_columns > shape->n_experts ? shape->n_columns : shape->n_experts;
+    const uint32_t columns = shape->more_experts && experts > known ? experts : known;
     const bool explicit = moesim_setting_find(model->variant, "experts");
     struct moesim_error what;
     if (shape->n_experts && (experts > columns || (experts < shape->n_experts && !(explicit && shape->n_columns)))) {
