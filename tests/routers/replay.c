@@ -191,3 +191,26 @@ Test(replay, record)
     cr_assert_str_eq(bed.err.text, "replay: token 3, choice 0: expert 5 is not one of the 5");
     bed_close(&bed);
 }
+
+/* Two experts, five tokens: what was refused, served elsewhere or bad stays so, slots are those of the record where
+ * they do not follow from the order, and n_wanted counts a rerouted choice once. */
+Test(replay, record_with_fates_and_slots)
+{
+    static const uint32_t first[] = {0, 2, 3, 4, 6, 7}, expert[] = {1, 0, 0, MOESIM_NO_EXPERT, 0, 1, 1};
+    static const uint8_t fate[] = {MOESIM_KEPT,     MOESIM_OVER_CAPACITY, MOESIM_KEPT, MOESIM_BAD_ROW,
+                                   MOESIM_REROUTED, MOESIM_KEPT,          MOESIM_KEPT};
+    static const int32_t slot[] = {2, -1, MOESIM_SLOT_BY_ORDER, -1, -1, 0, 1};
+    static const float weight[] = {.5f, 0, .25f, 0, 0, 1, .75f};
+    static const int32_t wanted[] = {2, -1, 0, -1, -1, 0, 1};
+    struct bed bed;
+    cr_assert_eq(bed_open(&bed, "replay:k=2", 5, 2, MOESIM_TRAIN), MOESIM_OK);
+    bed.decisions = (struct moesim_decisions){first, expert, weight, fate, slot};
+    bed_route(&bed);
+    cr_assert(bed.plan.n_pairs == 7 && bed.plan.n_wanted == 5 && bed.plan.n_bad_rows == 1);
+    cr_assert_arr_eq(bed.plan.first, first, sizeof first);
+    cr_assert_arr_eq(bed.plan.expert, expert, sizeof expert);
+    cr_assert_arr_eq(bed.plan.weight, weight, sizeof weight);
+    cr_assert_arr_eq(bed.plan.fate, fate, sizeof fate);
+    cr_assert_arr_eq(bed.plan.slot, wanted, sizeof wanted);
+    bed_close(&bed);
+}

@@ -376,3 +376,31 @@ Test(experiment, an_allowance_of_memory_is_kept)
                  "%s", err.text);
     moesim_experiment_destroy(e);
 }
+
+/* One layer at a time it is the same run, and each plan can be looked at before the next. */
+Test(experiment, layer_by_layer)
+{
+    const struct witness_params params = {.capacity = 4};
+    const struct moesim_point p = point(&params);
+    const struct moesim_point *points[] = {&p};
+    struct moesim_experiment *whole, *e;
+    struct moesim_outcome a, b;
+    struct moesim_error err;
+    struct moesim_routed routed;
+    run(points, 1, &whole, &a);
+    cr_assert_eq(moesim_experiment_create(points, 1, 0, &e, &err), MOESIM_OK);
+    for (uint32_t i = 0; i < p.steps * LAYERS; i++) {
+        cr_assert_eq(moesim_experiment_steps_done(e), i / LAYERS);
+        cr_assert_eq(moesim_experiment_step_layer(e, &routed, &err), MOESIM_OK, "%s", err.text);
+        cr_assert(routed.batch->step == i / LAYERS && routed.batch->layer == i % LAYERS);
+        cr_assert_eq(routed.plan->n_tokens, routed.batch->n_tokens);
+    }
+    cr_assert(moesim_experiment_done(e));
+    cr_assert_eq(moesim_experiment_finish(e, &b, &err), MOESIM_OK);
+    cr_assert_eq(a.n_summaries, b.n_summaries);
+    for (uint64_t i = 0; i < a.n_summaries; i++)
+        if (moesim_metrics[a.summary[i].metric].kind != MOESIM_MEASURED)
+            cr_assert_eq(a.summary[i].value, b.summary[i].value, "%s", moesim_metrics[a.summary[i].metric].name);
+    moesim_experiment_destroy(whole);
+    moesim_experiment_destroy(e);
+}
