@@ -177,10 +177,11 @@ enum moesim_status file_use_block(struct file_state *f, uint64_t i, const struct
                                   struct moesim_error *err)
 {
     const struct file_entry *entry = &f->scan.entry[i];
-    *block = (const void *)(f->file.bytes + entry->offset);
-    if (f->checked[i])
+    if (f->checked[i]) {
+        *block = (const void *)(f->file.bytes + entry->offset);
         return MOESIM_OK;
-    const struct file_block *head = file_block_at(&f->file, entry->offset);
+    }
+    const struct file_block *head = *block = file_block_at(&f->file, entry->offset);
     if (!head || head->type != entry->type || head->layer != entry->layer || head->first != entry->first ||
         head->n_tokens < entry->n_tokens)
         return damaged(f, entry, "is damaged (its header does not match)", err);
