@@ -241,6 +241,8 @@ static enum moesim_status find_tensors(const char *path, const struct mapping *f
     const char *text = (const char *)file->bytes;
     struct scan j = {path, text, text + 8, text + 8 + length, err};
     enum moesim_status status = read_entries(&j, list);
+    if (!status && list->n == 0)
+        status = moesim_fail(err, MOESIM_EIO, "%.300s: there is no tensor in it", path);
     if (!status)
         status = check_places(path, list, file->size - 8 - length, err);
     return status ? status : give(path, list, file->bytes + 8 + length, members, n, err);
