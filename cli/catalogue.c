@@ -11,6 +11,7 @@
 #include "sim/study/study.h"
 #include "workloads/npy.h"
 #include "workloads/table.h"
+#include "workloads/trace/trace.h"
 
 static bool make_room(struct catalogue *catalogue, uint32_t n)
 {
@@ -39,6 +40,7 @@ enum moesim_status catalogue_init(struct catalogue *catalogue, struct moesim_err
     catalogue->registry.n_routers = n;
     catalogue->registry.workloads = workloads_table;
     catalogue->registry.read_array = npy_read_array;
+    catalogue->registry.read_loads = trace_read_loads;
     while (workloads_table[catalogue->registry.n_workloads])
         catalogue->registry.n_workloads++;
     return MOESIM_OK;

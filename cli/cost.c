@@ -14,28 +14,39 @@
 #include "cli/verbs.h"
 #include "sim/experiment/experiment.h"
 #include "sim/study/spec.h"
+#include "workloads/trace/trace.h"
 
 struct cost_options {
-    const char *cluster, *model, *router, *placement, *dispatch, *padding;
-    uint32_t tokens, ep, chunks, threads;
+    const char *cluster, *model, *router, *loads, *trace, *placement, *dispatch, *padding;
+    uint32_t tokens, layer, ep, chunks, threads;
     uint64_t seed;
     bool backward, json;
 };
 
 static const struct cost_options defaults = {
-    .placement = "contiguous", .dispatch = "flat", .padding = "none", .tokens = 4096, .chunks = 1, .seed = 1};
+    .placement = "contiguous", .dispatch = "flat", .padding = "none", .chunks = 1, .seed = 1};
+
+#define DEFAULT_TOKENS 4096
 
 static const struct cli_option options[] = {
     CLI_OPTION(struct cost_options, cluster, "cluster", "SPEC", "name:key=value,... or a cluster text; required"),
     CLI_OPTION(struct cost_options, model, "model", "SPEC", "name:key=value,...: sizes, dtypes, router; required"),
-    CLI_OPTION_WITH(struct cost_options, tokens, "tokens", "T", "tokens of each device (default 4096)", .min = 1,
-                    .max = 1 << 26),
+    CLI_OPTION_WITH(struct cost_options, tokens, "tokens", "T",
+                    "tokens of each device (default 4096, with --trace all of the file); a shorter trace is repeated",
+                    .min = 1, .max = 1 << 26),
     CLI_OPTION_WITH(struct cost_options, ep, "ep", "N",
                     "devices that share one set of experts (default: the cluster's, else all); a preset without nodes= "
                     "gets as many nodes as it takes",
                     .min = 1, .max = MOESIM_MAX_DEVICES),
     CLI_OPTION(struct cost_options, router, "router", "SPEC",
-               "name:key=value,... or ./plugin.so (default: the model's own)"),
+               "name:key=value,... or ./plugin.so (default: the model's own; replay with --trace)"),
+    CLI_OPTION(struct cost_options, loads, "loads", "FILE",
+               "tokens drawn by these loads, [experts] or [layers, experts] in any format of moesim trace"),
+    CLI_OPTION(struct cost_options, trace, "trace", "FILE",
+               "the decisions recorded here, [tokens, layers, choices] in any format of moesim trace"),
+    CLI_OPTION_WITH(struct cost_options, layer, "layer", "N",
+                    "which layer of that file, counted from 0 (of loads, among those that have any; default 0)",
+                    .max = TRACE_MAX_LAYERS - 1),
     CLI_OPTION(
         struct cost_options, placement, "placement", "SPEC",
         "name:key=value,... or a plan's path (default contiguous); one that looks at loads sees the layer's own"),
@@ -48,8 +59,7 @@ static const struct cli_option options[] = {
     CLI_OPTION_WITH(struct cost_options, chunks, "chunks", "N",
                     "parts whose exchanges and experts overlap (default 1: none)", .min = 1, .max = 64),
     CLI_OPTION(struct cost_options, backward, "backward", NULL, "the backward pass and the sum of gradients too"),
-    CLI_OPTION_WITH(struct cost_options, seed, "seed", "N", "of the gate columns (default 1)",
-                    .max = 9007199254740992.0),
+    CLI_OPTION_WITH(struct cost_options, seed, "seed", "N", "of what is drawn (default 1)", .max = 9007199254740992.0),
     CLI_OPTION_WITH(struct cost_options, threads, "threads", "N", "threads (default: the cores, or OMP_NUM_THREADS)",
                     .min = 1, .max = 1024),
     CLI_OPTION(struct cost_options, json, "json", NULL, "metrics by name, seconds and bytes"),
@@ -110,8 +120,8 @@ static char *with_key(struct request *r, const char *spec, const char *key, cons
     return text;
 }
 
-/* The cluster with its EP degree, and the tokens of all its devices. A preset grows to hold an EP group. */
-static enum moesim_status set_cluster(struct request *r, uint64_t *n_tokens, struct moesim_error *err)
+/* The cluster with its EP degree, and its devices. A preset grows to hold an EP group. */
+static enum moesim_status set_cluster(struct request *r, uint32_t *n_devices, struct moesim_error *err)
 {
     const struct cost_options *o = r->o;
     struct moesim_cluster cluster;
@@ -127,7 +137,7 @@ static enum moesim_status set_cluster(struct request *r, uint64_t *n_tokens, str
             memory = memory && set_number(r, "cluster.nodes", cluster.nodes);
         }
     }
-    *n_tokens = (uint64_t)o->tokens * moesim_cluster_devices(&cluster);
+    *n_devices = moesim_cluster_devices(&cluster);
     return memory ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "memory is exhausted");
 }
 
@@ -150,21 +160,30 @@ static enum moesim_status set_placement(struct request *r, struct moesim_error *
     return memory ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "memory is exhausted");
 }
 
-/* The model's router, or another, on normal gate columns. */
-static enum moesim_status set_routing(struct request *r, uint64_t n_tokens, struct moesim_error *err)
+/* What is routed: recorded decisions, tokens drawn by recorded loads, or normal gate columns. */
+static bool set_workload(struct request *r, uint32_t n_devices)
 {
     const struct cost_options *o = r->o;
-    char name[64], tokens[24];
+    const char *file = o->trace ? o->trace : o->loads;
+    const uint64_t tokens = o->tokens ? o->tokens : o->trace ? 0 : DEFAULT_TOKENS;
+    r->source.workload.item[r->source.workload.n++] = o->trace ? "trace" : o->loads ? "loads" : "gaussian";
+    if ((file && !set(r, "workload.file", file)) || (o->layer && !set_number(r, "workload.first_layer", o->layer)))
+        return false;
+    return !tokens || set_number(r, "workload.tokens", tokens * n_devices);
+}
+
+/* The model, and its router or another. */
+static enum moesim_status set_routing(struct request *r, uint32_t n_devices, struct moesim_error *err)
+{
+    const struct cost_options *o = r->o;
+    char name[64];
     const enum moesim_status status = moesim_spec_name(o->model, name, err);
     if (status != MOESIM_OK)
         return status;
     const struct moesim_model_preset *preset = moesim_model_find(name);
-    const char *router = preset && preset->router ? preset->router : "softmax-topk";
-    snprintf(tokens, sizeof tokens, "%llu", (unsigned long long)n_tokens);
-    const char *workload = with_key(r, "gaussian", "tokens", tokens);
+    const char *router = o->trace ? "replay" : preset && preset->router ? preset->router : "softmax-topk";
     r->source.router.item[r->source.router.n++] = o->router ? o->router : router;
-    r->source.workload.item[r->source.workload.n++] = workload;
-    bool memory = workload && set(r, "model", o->model);
+    bool memory = set_workload(r, n_devices) && set(r, "model", o->model);
     if (!is_given(o->model, "layers", r->arena))
         memory = memory && set_number(r, "model.layers", 1);
     return memory ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "memory is exhausted");
@@ -174,17 +193,17 @@ static enum moesim_status make_study(struct request *r, struct moesim_error *err
 {
     const struct cost_options *o = r->o;
     char seeds[32];
-    uint64_t n_tokens;
+    uint32_t n_devices;
     r->source.name = "cost";
     r->source.text = strdup(frame);
     r->source.size = sizeof frame - 1;
     if (!r->source.text)
         return moesim_fail(err, MOESIM_ENOMEM, "memory is exhausted");
-    enum moesim_status status = set_cluster(r, &n_tokens, err);
+    enum moesim_status status = set_cluster(r, &n_devices, err);
     if (status == MOESIM_OK)
         status = set_placement(r, err);
     if (status == MOESIM_OK)
-        status = set_routing(r, n_tokens, err);
+        status = set_routing(r, n_devices, err);
     if (status != MOESIM_OK)
         return status;
     snprintf(seeds, sizeof seeds, "seeds=[%llu]", (unsigned long long)o->seed);
@@ -256,6 +275,10 @@ static int cost(const struct cli_call *call)
         return cli_fail(CLI_USAGE, "cost: --cluster SPEC is missing; 'moesim list clusters' names them");
     if (!o->model)
         return cli_fail(CLI_USAGE, "cost: --model SPEC is missing; 'moesim list models' names them");
+    if (o->loads && o->trace)
+        return cli_fail(CLI_USAGE, "cost: give --loads FILE or --trace FILE, not both");
+    if (o->layer && !o->loads && !o->trace)
+        return cli_fail(CLI_USAGE, "cost: --layer is for --loads and --trace");
     if (o->router && moesim_spec_is_path(o->router) && !call->isolated)
         return isolate_call(call, o->router, NULL, PLUGIN_TIMEOUT_S);
     struct request r = {.o = o, .arena = moesim_arena_create(0)};
@@ -272,6 +295,8 @@ static const struct cli_example examples[] = {
      "on a machine of your own"},
     {"moesim cost --cluster h100-dgx:nodes=4 --model deepseek-v3 --dispatch normal --chunks 2",
      "one copy a node, half of the exchanges behind the experts"},
+    {"moesim cost --cluster h100-dgx --model olmoe-1b-7b --trace topk_ids.npy --layer 3 --placement lpt",
+     "what a model's recorded decisions cost; --loads FILE for recorded loads"},
     {NULL, NULL},
 };
 

@@ -22,21 +22,24 @@ struct place_options {
     bool json;
 };
 
-static const struct place_options defaults = {.format = "moesim", .seed = 1};
+#define OF_THE_FILE UINT32_MAX
+
+static const struct place_options defaults = {.format = "moesim", .first_layer = OF_THE_FILE, .seed = 1};
 
 static const struct cli_option options[] = {
     CLI_OPTION(struct place_options, loads, "loads", "FILE",
-               "pairs of each expert, [experts] or [layers, experts] (.npy)"),
+               "pairs of each expert, [experts] or [layers, experts]: .npy, SGLang's JSON, ... (moesim trace --help)"),
     CLI_OPTION(struct place_options, trace, "trace", "FILE",
-               "decisions instead, [tokens, choices] or [tokens, layers, choices] expert ids by rank (.npy)"),
+               "decisions instead, [tokens, layers, choices] expert ids by rank, in any format of moesim trace"),
     CLI_OPTION_WITH(struct place_options, experts, "experts", "N",
-                    "experts of the trace (default: the greatest id and one)", .min = 1, .max = 65536),
+                    "experts of the trace (default: the file's, else the greatest id and one)", .min = 1, .max = 65536),
     CLI_OPTION(struct place_options, cluster, "cluster", "SPEC", "name:key=value,... or a cluster text; required"),
     CLI_OPTION(struct place_options, placement, "placement", "SPEC", "name:key=value,... or a plan's path; required"),
     CLI_OPTION_WITH(struct place_options, format, "format", "F", "of the plan: moesim (default), vllm-ascend or trtllm",
                     .choices = PLAN_FORMATS),
     CLI_OPTION_WITH(struct place_options, first_layer, "first-layer", "N",
-                    "number of the first layer, in formats that number layers (default 0)", .max = 65535),
+                    "number of the first layer, in formats that number layers (default: trtllm the file's, else 0)",
+                    .max = 65535),
     CLI_OPTION_WITH(struct place_options, output, "output", "FILE",
                     "write the plan here, and its balance on stdout (default: the plan on stdout)", .letter = 'o'),
     CLI_OPTION_WITH(struct place_options, seed, "seed", "N", "of random placements and replica choices (default 1)",
@@ -125,6 +128,13 @@ static enum moesim_status compute(struct placing *p, struct moesim_error *err)
 
 /* ---- telling ---- */
 
+static uint32_t first_layer(const struct placing *p)
+{
+    if (p->o->first_layer != OF_THE_FILE)
+        return p->o->first_layer;
+    return plan_format_find(p->o->format)->counts_dense ? p->input.first_layer : 0;
+}
+
 /* The figures that are told, contiguous's beside each. */
 static const struct {
     const char *name;
@@ -173,7 +183,7 @@ static void tell_row(struct print_table *table, const struct placing *p, uint32_
     if (all)
         print_text(table, "mean");
     else
-        print_number(table, layer + p->o->first_layer, NULL);
+        print_number(table, layer + first_layer(p), NULL);
     for (size_t i = 0; i < N_TOLD; i++) {
         if (isnan(mean_figure(p->figures, n_layers, i)))
             continue;
@@ -227,7 +237,7 @@ static enum moesim_status write_plan(const struct placing *p, struct moesim_erro
     enum moesim_status status = cli_file_output_open(&output, p->o->output, err);
     if (status != MOESIM_OK)
         return status;
-    plan_format_find(p->o->format)->write(output.stream, p->placement, p->input.stats.n_layers, p->o->first_layer);
+    plan_format_find(p->o->format)->write(output.stream, p->placement, p->input.stats.n_layers, first_layer(p));
     return cli_file_output_close(&output, true, err);
 }
 
@@ -257,7 +267,7 @@ static int check_options(const struct place_options *o)
         return cli_fail(CLI_USAGE, "place: --placement SPEC is missing; 'moesim list placements' names them");
     if (o->experts && !o->trace)
         return cli_fail(CLI_USAGE, "place: --experts is for --trace; loads have a number for every expert");
-    if (o->first_layer && !strcmp(o->format, "moesim"))
+    if (o->first_layer != OF_THE_FILE && !strcmp(o->format, "moesim"))
         return cli_fail(CLI_USAGE, "place: --first-layer is for formats that number layers; moesim's does not");
     if (o->json && !o->output)
         return cli_fail(CLI_USAGE, "place: --json is the balance's form, which needs -o FILE for the plan");
@@ -276,6 +286,7 @@ static int place(const struct cli_call *call)
         return mistake;
     struct placing p = {.o = o, .arena = moesim_arena_create(0)};
     const int exit = p.arena ? place_with(&p) : cli_fail(CLI_SOME_FAILED, "memory is exhausted");
+    place_input_close(&p.input);
     moesim_arena_destroy(p.arena);
     return exit;
 }
@@ -285,7 +296,7 @@ static const struct cli_example examples[] = {
      "DeepSeek's load balancer for 32 devices; a study takes it as placement: plan.json"},
     {"moesim place --loads loads.npy --cluster h100-dgx --placement lpt --format trtllm -o moe_load_balancer.yaml",
      "for TensorRT-LLM; --format vllm-ascend for vllm-ascend"},
-    {"moesim place --trace decisions.npy --cluster h100-dgx --placement coactivation",
+    {"moesim place --trace topk_ids.npy --cluster h100-dgx --placement coactivation",
      "by which experts tokens use together"},
     {NULL, NULL},
 };

@@ -30,7 +30,7 @@ static enum moesim_status no_memory(struct moesim_error *err)
     return moesim_fail(err, MOESIM_ENOMEM, "no memory to judge the placement");
 }
 
-/* The plan of every layer has the same pairs but for the experts: token t's choices. */
+/* Room for the decisions of a layer. */
 static enum moesim_status open_plan(struct judge *j, struct moesim_arena *arena, struct moesim_error *err)
 {
     const struct place_input *in = j->in;
@@ -53,17 +53,13 @@ static enum moesim_status open_plan(struct judge *j, struct moesim_arena *arena,
     if (status != MOESIM_OK)
         return status;
     moesim_plan_reset(&j->plan, &j->batch);
-    for (uint32_t t = 0; t <= in->n_tokens; t++)
-        j->plan.first[t] = t * in->top_k;
-    memset(j->plan.fate, MOESIM_KEPT, pairs * sizeof *j->plan.fate);
-    j->plan.n_pairs = pairs;
     return MOESIM_OK;
 }
 
 static enum moesim_status open_judge(struct judge *j, const struct moesim_placement *placement,
                                      struct moesim_arena *arena, struct moesim_error *err)
 {
-    j->n_devices = j->in->decision ? moesim_cluster_devices(j->cluster) : placement->n_devices;
+    j->n_devices = j->in->trace ? moesim_cluster_devices(j->cluster) : placement->n_devices;
     j->n_nodes = moesim_cluster_node(j->cluster, j->n_devices - 1) + 1;
     j->device_load = moesim_alloc(arena, j->n_devices, sizeof *j->device_load);
     j->node_load = moesim_alloc(arena, j->n_nodes, sizeof *j->node_load);
@@ -73,7 +69,7 @@ static enum moesim_status open_judge(struct judge *j, const struct moesim_placem
     j->node_stamp = moesim_alloc(arena, j->n_nodes, sizeof *j->node_stamp);
     if (!j->device_load || !j->node_load || !j->share || !j->balance || !j->device_stamp || !j->node_stamp)
         return no_memory(err);
-    return j->in->decision ? open_plan(j, arena, err) : MOESIM_OK;
+    return j->in->trace ? open_plan(j, arena, err) : MOESIM_OK;
 }
 
 static void share_loads(struct judge *j, const struct moesim_placement *p, const double *load)
@@ -86,35 +82,55 @@ static void share_loads(struct judge *j, const struct moesim_placement *p, const
                 p->choice == MOESIM_LP ? j->share[r] : load[e] / (p->first[e + 1] - p->first[e]);
 }
 
-/* Where every token's choices go: loads, fan-out, hops. */
-static void serve_decisions(struct judge *j, struct moesim_placement *p, uint32_t layer, struct place_figures *figures)
+/* What a layer's tokens reach, summed over them. */
+struct reach {
+    uint64_t tokens, devices, nodes, hops;
+};
+
+/* Where the token's choices go; its first one's device is where it is for the next layer. */
+static void serve_token(struct judge *j, const struct moesim_placement *p, uint32_t t, struct reach *reach)
 {
-    const struct place_input *in = j->in;
-    const uint32_t k = in->top_k, ep = p->n_devices;
-    uint64_t devices = 0, nodes = 0, hops = 0;
-    for (size_t t = 0; t < in->n_tokens; t++)
-        memcpy(j->plan.expert + t * k, in->decision + (t * in->stats.n_layers + layer) * k, k * sizeof(uint32_t));
+    const uint32_t ep = p->n_devices, source = j->home[t] % ep;
+    bool served = false;
+    for (uint32_t i = j->plan.first[t]; i < j->plan.first[t + 1]; i++) {
+        if (j->plan.fate[i] != MOESIM_KEPT)
+            continue;
+        const uint32_t r = moesim_replica_pick(p, source, t, j->plan.expert[i], i);
+        const uint32_t device = j->home[t] - source + p->replica[r], node = moesim_cluster_node(j->cluster, device);
+        j->device_load[device]++;
+        reach->devices += j->device_stamp[device] != t + 1;
+        reach->nodes += j->node_stamp[node] != t + 1;
+        j->device_stamp[device] = j->node_stamp[node] = t + 1;
+        if (served)
+            continue;
+        served = true;
+        reach->hops += j->was[t] != device;
+        j->was[t] = device;
+    }
+    reach->tokens += served;
+}
+
+/* Loads, fan-out, hops of a layer's decisions. */
+static enum moesim_status serve_decisions(struct judge *j, struct moesim_placement *p, uint32_t layer,
+                                          struct place_figures *figures, struct moesim_error *err)
+{
+    struct trace_pairs pairs = {.first = j->plan.first, .expert = j->plan.expert, .fate = j->plan.fate};
+    const enum moesim_status status = place_input_layer(j->in, layer, &pairs, err);
+    if (status != MOESIM_OK)
+        return status;
+    struct reach reach = {0};
+    j->plan.n_pairs = j->plan.first[j->in->n_tokens];
     j->batch.layer = layer;
     moesim_replica_prepare(p, &j->plan, &j->batch, NULL);
     memset(j->device_stamp, 0, j->n_devices * sizeof *j->device_stamp);
     memset(j->node_stamp, 0, j->n_nodes * sizeof *j->node_stamp);
-    for (uint32_t t = 0; t < in->n_tokens; t++)
-        for (uint32_t i = t * k; i < (t + 1) * k; i++) {
-            const uint32_t source = j->home[t] % ep, r = moesim_replica_pick(p, source, t, j->plan.expert[i], i);
-            const uint32_t device = j->home[t] - source + p->replica[r], node = moesim_cluster_node(j->cluster, device);
-            j->device_load[device]++;
-            devices += j->device_stamp[device] != t + 1;
-            nodes += j->node_stamp[node] != t + 1;
-            j->device_stamp[device] = j->node_stamp[node] = t + 1;
-            if (i > t * k)
-                continue;
-            hops += layer > 0 && j->was[t] != device;
-            j->was[t] = device;
-        }
-    figures->device_fanout = (double)devices / in->n_tokens;
-    figures->node_fanout = (double)nodes / in->n_tokens;
+    for (uint32_t t = 0; t < j->in->n_tokens; t++)
+        serve_token(j, p, t, &reach);
+    figures->device_fanout = (double)reach.devices / (double)reach.tokens;
+    figures->node_fanout = (double)reach.nodes / (double)reach.tokens;
     if (layer > 0)
-        figures->hops = (double)hops / in->n_tokens;
+        figures->hops = (double)reach.hops / (double)reach.tokens;
+    return MOESIM_OK;
 }
 
 static double imbalance(const double *load, uint32_t n)
@@ -127,20 +143,23 @@ static double imbalance(const double *load, uint32_t n)
     return most * n / sum;
 }
 
-static void judge_layer(struct judge *j, struct moesim_placement *p, uint32_t layer, struct place_figures *figures)
+static enum moesim_status judge_layer(struct judge *j, struct moesim_placement *p, uint32_t layer,
+                                      struct place_figures *figures, struct moesim_error *err)
 {
+    enum moesim_status status = MOESIM_OK;
     const double none = (double)NAN;
     *figures = (struct place_figures){.device_fanout = none, .node_fanout = none, .hops = none};
     memset(j->device_load, 0, j->n_devices * sizeof *j->device_load);
     memset(j->node_load, 0, j->n_nodes * sizeof *j->node_load);
-    if (j->in->decision)
-        serve_decisions(j, p, layer, figures);
+    if (j->in->trace)
+        status = serve_decisions(j, p, layer, figures, err);
     else
         share_loads(j, p, j->in->stats.load + (size_t)layer * p->n_experts);
     for (uint32_t d = 0; d < j->n_devices; d++)
         j->node_load[moesim_cluster_node(j->cluster, d)] += j->device_load[d];
     figures->device_imbalance = imbalance(j->device_load, j->n_devices);
     figures->node_imbalance = imbalance(j->node_load, j->n_nodes);
+    return status;
 }
 
 enum moesim_status place_judge(const struct place_input *input, const struct moesim_cluster *cluster,
@@ -148,8 +167,8 @@ enum moesim_status place_judge(const struct place_input *input, const struct moe
                                struct place_figures *figures, struct moesim_error *err)
 {
     struct judge j = {.in = input, .cluster = cluster};
-    const enum moesim_status status = open_judge(&j, placement, arena, err);
+    enum moesim_status status = open_judge(&j, placement, arena, err);
     for (uint32_t l = 0; l < input->stats.n_layers && status == MOESIM_OK; l++)
-        judge_layer(&j, &placement[l], l, &figures[l]);
+        status = judge_layer(&j, &placement[l], l, &figures[l], err);
     return status;
 }

@@ -4,31 +4,43 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include <moesim/plan.h>
+
 #include "sim/placement/loads.h"
-#include "workloads/npy.h"
 
 #define MOST_EXPERTS 65536
 
-static enum moesim_status no_memory(const char *path, struct moesim_error *err)
+/* ---- loads ---- */
+
+/* Layers before the first that has a load are dense ones, which recorders list too. */
+static uint32_t dense_layers(const struct moesim_file_array *array)
 {
-    return moesim_fail(err, MOESIM_ENOMEM, "%.200s: no memory for its statistics", path);
+    const uint64_t width = array->shape[array->n_dimensions - 1];
+    uint64_t i = 0;
+    while (i < array->n && array->values[i] == 0)
+        i++;
+    return i < array->n ? (uint32_t)(i / width) : 0;
 }
 
 static enum moesim_status read_loads(struct place_input *in, const char *path, struct moesim_arena *arena,
                                      struct moesim_error *err)
 {
     struct moesim_file_array array = {.key = "loads"};
-    enum moesim_status status = npy_read_array(path, arena, &array, err);
+    enum moesim_status status = trace_read_loads(path, arena, &array, err);
     if (status != MOESIM_OK)
         return status;
+    const uint64_t n_experts = array.shape[array.n_dimensions - 1];
+    in->first_layer = dense_layers(&array);
+    array.values += in->first_layer * n_experts;
+    array.n -= in->first_layer * n_experts;
+    array.shape[0] -= in->first_layer;
     status = moesim_loads_check(&array, 0, 0, err);
     if (status != MOESIM_OK) {
         moesim_error_prefix(err, "%.200s", path);
         return status;
     }
-    const uint32_t d = array.n_dimensions;
-    status = moesim_placement_stats_init(&in->stats, MOESIM_WANTS_LOAD, d == 2 ? (uint32_t)array.shape[0] : 1,
-                                         (uint32_t)array.shape[d - 1], arena, err);
+    status = moesim_placement_stats_init(&in->stats, MOESIM_WANTS_LOAD, (uint32_t)(array.n / n_experts),
+                                         (uint32_t)n_experts, arena, err);
     for (uint64_t i = 0; i < array.n && status == MOESIM_OK; i++)
         in->stats.load[i] = (double)array.values[i];
     return status;
@@ -36,94 +48,126 @@ static enum moesim_status read_loads(struct place_input *in, const char *path, s
 
 /* ---- decisions ---- */
 
-static enum moesim_status check_shape(const struct npy *npy, const char *path, struct moesim_error *err)
+static enum moesim_status check_size(const struct trace *trace, struct moesim_error *err)
 {
-    const uint32_t d = npy->n_dimensions;
-    if ((d == 2 || d == 3) && npy->shape[0] <= UINT32_MAX && npy->shape[d - 1] <= MOST_EXPERTS &&
-        (d == 2 || npy->shape[1] <= 65535) && npy->shape[0] * npy->shape[d - 1] <= UINT32_MAX)
+    const struct trace_shape *s = trace_shape(trace);
+    if (s->n_experts <= MOST_EXPERTS && s->n_tokens < UINT32_MAX && s->n_tokens * s->top_k <= UINT32_MAX)
         return MOESIM_OK;
     return moesim_fail(err, MOESIM_EINVAL,
-                       "%.200s: %" PRIu64
-                       " numbers in %u dimensions; decisions are [tokens, choices] or [tokens, layers, "
-                       "choices], with fewer than 2^32 choices of a layer",
-                       path, npy->n, d);
+                       "%.200s: %" PRIu64 " tokens with up to %u of %u experts are too many; a layer may have fewer "
+                       "than 2^32 choices, of %u experts",
+                       trace_path(trace), s->n_tokens, s->top_k, s->n_experts, MOST_EXPERTS);
 }
 
-/* How many experts the ids speak of. All of one id is a broken recording, not a routing. */
-static enum moesim_status count_experts(const uint32_t *decision, uint64_t n, uint32_t n_experts, const char *path,
-                                        uint32_t *count, struct moesim_error *err)
+static bool is_kept(const struct trace_pairs *pairs, uint32_t pair)
 {
-    uint32_t least = UINT32_MAX, most = 0;
-    for (uint64_t i = 0; i < n; i++) {
-        if (decision[i] >= (n_experts ? n_experts : MOST_EXPERTS))
-            return moesim_fail(err, MOESIM_EINVAL, "%.200s: decision %" PRIu64 " is expert %u; %u experts are 0 to %u",
-                               path, i, decision[i], n_experts ? n_experts : MOST_EXPERTS,
-                               (n_experts ? n_experts : MOST_EXPERTS) - 1);
-        least = decision[i] < least ? decision[i] : least;
-        most = decision[i] > most ? decision[i] : most;
+    return pairs->fate[pair] == MOESIM_KEPT;
+}
+
+static void add_together(const struct trace_pairs *pairs, uint32_t t, uint32_t n_experts, double *together)
+{
+    for (uint32_t i = pairs->first[t]; i < pairs->first[t + 1]; i++)
+        for (uint32_t j = pairs->first[t]; j < pairs->first[t + 1] && is_kept(pairs, i); j++)
+            if (is_kept(pairs, j) && pairs->expert[j] != pairs->expert[i])
+                together[(size_t)pairs->expert[i] * n_experts + pairs->expert[j]]++;
+}
+
+/* `before`: each token's first choice in the layer before, which this layer's replace. */
+static void add_next(const struct trace_pairs *pairs, uint32_t t, uint32_t n_experts, uint32_t *before, double *next)
+{
+    uint32_t choice = MOESIM_NO_EXPERT;
+    for (uint32_t i = pairs->first[t]; i < pairs->first[t + 1] && choice == MOESIM_NO_EXPERT; i++)
+        choice = is_kept(pairs, i) ? pairs->expert[i] : MOESIM_NO_EXPERT;
+    if (next && choice != MOESIM_NO_EXPERT && before[t] != MOESIM_NO_EXPERT)
+        next[(size_t)before[t] * n_experts + choice]++;
+    before[t] = choice;
+}
+
+static void add_layer(struct place_input *in, uint32_t layer, const struct trace_pairs *pairs, uint32_t *before)
+{
+    const struct moesim_placement_stats *s = &in->stats;
+    const size_t n = s->n_experts;
+    double *next = s->next && layer > 0 ? s->next + (layer - 1) * n * n : NULL;
+    for (uint32_t t = 0; t < in->n_tokens; t++) {
+        for (uint32_t i = pairs->first[t]; i < pairs->first[t + 1]; i++)
+            if (is_kept(pairs, i))
+                s->load[layer * n + pairs->expert[i]]++;
+        if (s->together)
+            add_together(pairs, t, s->n_experts, s->together + layer * n * n);
+        if (s->next)
+            add_next(pairs, t, s->n_experts, before, next);
     }
-    if (least == most && n > 1)
-        return moesim_fail(err, MOESIM_EINVAL, "%.200s: all decisions are expert %u; the trace was recorded wrongly",
-                           path, most);
-    *count = n_experts ? n_experts : most + 1;
+}
+
+/* A layer without a kept pair cannot be placed by load; all of one expert is a broken recording, not a routing. */
+static enum moesim_status check_layer(const struct place_input *in, uint32_t layer, struct moesim_error *err)
+{
+    const double *load = in->stats.load + (size_t)layer * in->stats.n_experts;
+    double sum = 0, most = 0;
+    uint32_t fullest = 0;
+    for (uint32_t e = 0; e < in->stats.n_experts; e++) {
+        sum += load[e];
+        fullest = load[e] > most ? e : fullest;
+        most = load[e] > most ? load[e] : most;
+    }
+    if (sum == 0)
+        return moesim_fail(err, MOESIM_EINVAL, "%.200s: no token has an expert in layer %u", trace_path(in->trace),
+                           trace_layer_id(in->trace, layer));
+    if (sum == most && sum > 1 && (in->stats.n_experts > 1 || trace_shape(in->trace)->all_zero))
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "%.200s: all decisions are expert %u in layer %u; the trace was recorded wrongly",
+                           trace_path(in->trace), fullest, trace_layer_id(in->trace, layer));
     return MOESIM_OK;
 }
 
-static void add_token(struct place_input *in, uint32_t layer, const uint32_t *choice, const uint32_t *of_next)
+static enum moesim_status gather(struct place_input *in, uint32_t wants, struct moesim_arena *arena,
+                                 struct moesim_error *err)
 {
-    const size_t n = in->stats.n_experts;
-    for (uint32_t i = 0; i < in->top_k; i++) {
-        in->stats.load[layer * n + choice[i]]++;
-        for (uint32_t j = 0; in->stats.together && j < in->top_k; j++)
-            if (choice[j] != choice[i])
-                in->stats.together[(layer * n + choice[i]) * n + choice[j]]++;
+    const struct trace_shape *s = trace_shape(in->trace);
+    const size_t n_tokens = in->n_tokens, n_pairs = n_tokens * in->top_k;
+    struct trace_pairs pairs = {.first = moesim_alloc(arena, n_tokens + 1, sizeof *pairs.first),
+                                .expert = moesim_alloc(arena, n_pairs, sizeof *pairs.expert),
+                                .fate = moesim_alloc(arena, n_pairs, sizeof *pairs.fate)};
+    uint32_t *before = moesim_alloc(arena, n_tokens, sizeof *before);
+    if (!pairs.first || !pairs.expert || !pairs.fate || !before)
+        return moesim_fail(err, MOESIM_ENOMEM, "%.200s: no memory for a layer's decisions", trace_path(in->trace));
+    enum moesim_status status =
+        moesim_placement_stats_init(&in->stats, wants | MOESIM_WANTS_LOAD, s->n_layers, s->n_experts, arena, err);
+    for (uint32_t l = 0; l < s->n_layers && status == MOESIM_OK; l++) {
+        status = place_input_layer(in, l, &pairs, err);
+        if (status != MOESIM_OK)
+            break;
+        add_layer(in, l, &pairs, before);
+        status = check_layer(in, l, err);
     }
-    if (in->stats.next && of_next)
-        in->stats.next[(layer * n + choice[0]) * n + of_next[0]]++;
-}
-
-static enum moesim_status gather(struct place_input *in, uint32_t n_layers, uint32_t n_experts, uint32_t wants,
-                                 struct moesim_arena *arena, struct moesim_error *err)
-{
-    const enum moesim_status status =
-        moesim_placement_stats_init(&in->stats, wants | MOESIM_WANTS_LOAD, n_layers, n_experts, arena, err);
-    for (size_t t = 0; t < in->n_tokens && status == MOESIM_OK; t++)
-        for (uint32_t l = 0; l < n_layers; l++) {
-            const uint32_t *choice = in->decision + (t * n_layers + l) * in->top_k;
-            add_token(in, l, choice, l + 1 < n_layers ? choice + in->top_k : NULL);
-        }
     return status;
 }
 
 static enum moesim_status read_trace(struct place_input *in, const char *path, uint32_t n_experts, uint32_t wants,
                                      struct moesim_arena *arena, struct moesim_error *err)
 {
-    struct npy npy;
-    enum moesim_status status = npy_open(path, &npy, err);
-    if (status != MOESIM_OK) {
-        const size_t n = strlen(path);
-        if (n < 4 || strcmp(path + n - 4, ".npy") != 0)
-            moesim_error_prefix(err, "--trace reads decisions from .npy");
+    const struct trace_options options = {.kind = TRACE_DECISIONS, .n_experts = n_experts};
+    enum moesim_status status = trace_open(path, &options, &in->trace, err);
+    if (status == MOESIM_OK)
+        status = check_size(in->trace, err);
+    if (status != MOESIM_OK)
         return status;
-    }
-    uint32_t *decision = NULL;
-    status = check_shape(&npy, path, err);
-    if (status == MOESIM_OK && !(decision = moesim_alloc(arena, (size_t)npy.n, sizeof *decision)))
-        status = no_memory(path, err);
-    if (status == MOESIM_OK) {
-        status = npy_read_u32(&npy, 0, npy.n, decision, err);
-        if (status != MOESIM_OK)
-            moesim_error_prefix(err, "%.200s", path);
-    }
-    if (status == MOESIM_OK)
-        status = count_experts(decision, npy.n, n_experts, path, &n_experts, err);
-    in->decision = decision;
-    in->n_tokens = (uint32_t)npy.shape[0];
-    in->top_k = (uint32_t)npy.shape[npy.n_dimensions - 1];
-    if (status == MOESIM_OK)
-        status = gather(in, npy.n_dimensions == 3 ? (uint32_t)npy.shape[1] : 1, n_experts, wants, arena, err);
-    npy_close(&npy);
-    return status;
+    in->n_tokens = (uint32_t)trace_shape(in->trace)->n_tokens;
+    in->top_k = trace_shape(in->trace)->top_k;
+    in->first_layer = trace_layer_id(in->trace, 0);
+    return gather(in, wants, arena, err);
+}
+
+enum moesim_status place_input_layer(const struct place_input *in, uint32_t layer, struct trace_pairs *pairs,
+                                     struct moesim_error *err)
+{
+    return trace_read_pairs(in->trace, layer, 0, in->n_tokens, pairs, err);
+}
+
+void place_input_close(struct place_input *in)
+{
+    trace_close(in->trace);
+    in->trace = NULL;
 }
 
 enum moesim_status place_input_read(struct place_input *in, const char *loads, const char *trace, uint32_t n_experts,

@@ -60,7 +60,7 @@ static void write_trtllm(FILE *out, const struct moesim_placement *placement, ui
 const struct plan_format plan_formats[] = {
     {"moesim", .write = write_moesim},
     {"vllm-ascend", .equal_slots = true, .distinct = true, .write = write_vllm_ascend},
-    {"trtllm", .equal_slots = true, .write = write_trtllm},
+    {"trtllm", .equal_slots = true, .counts_dense = true, .write = write_trtllm},
     {.name = NULL},
 };
 

@@ -13,8 +13,9 @@
 
 struct plan_format {
     const char *name;
-    bool equal_slots; /* it has as many slots on every device */
-    bool distinct;    /* and no expert twice on one */
+    bool equal_slots;  /* it has as many slots on every device */
+    bool distinct;     /* and no expert twice on one */
+    bool counts_dense; /* layers have the model's numbers */
     void (*write)(FILE *out, const struct moesim_placement *placement, uint32_t n_layers, uint32_t first_layer);
 };
 

@@ -25,6 +25,7 @@ enum { CHUNK_ROWS = 256 };
 
 struct loads_params {
     const char *file;
+    uint32_t first_layer;
     bool each_step;
 };
 
@@ -32,6 +33,8 @@ static const struct moesim_param params[] = {
     MOESIM_PARAM(struct loads_params, file, "", 0, 0,
                  "loads [layers, experts]: SGLang's JSON, TensorRT-LLM's folder, GGUF imatrix, .npy, .trace, CSV; of "
                  "decisions their count"),
+    MOESIM_PARAM(struct loads_params, first_layer, "0", 0, TRACE_MAX_LAYERS - 1,
+                 "layers with a load that are left out at the beginning"),
     MOESIM_PARAM(struct loads_params, each_step, "false", 0, 0,
                  "step s draws from recorded step s, wrapping, instead of from the sum of all"),
     MOESIM_PARAM_END,
@@ -41,6 +44,7 @@ struct loads {
     const char *path;
     struct trace_shape shape;
     uint64_t seed;
+    uint32_t first_layer;
     uint32_t n_tokens, n_experts, n_columns, n_layers, n_steps; /* steps: recorded ones that are kept apart */
     float *offset;                                              /* [n_steps][n_layers][n_experts] */
     float *values;                                              /* [n_tokens][n_columns] */
@@ -50,14 +54,7 @@ static enum moesim_status open_loads(const struct loads_params *p, struct trace 
 {
     if (!*p->file)
         return moesim_fail(err, MOESIM_EINVAL, "loads needs a file: loads:file=PATH");
-    /* a lone array of two dimensions is loads here, whatever its numbers */
-    struct trace_options options = {.kind = TRACE_ANY};
-    enum moesim_status status = trace_open(p->file, &options, trace, err);
-    if (!status && trace_shape(*trace)->kind == TRACE_LOGITS) {
-        trace_close(*trace);
-        options.kind = TRACE_LOADS;
-        status = trace_open(p->file, &options, trace, err);
-    }
+    enum moesim_status status = trace_open_loads(p->file, trace, err);
     if (!status && p->each_step && trace_shape(*trace)->kind != TRACE_LOADS) {
         status = moesim_fail(err, MOESIM_EINVAL, "%s holds decisions: each_step is for recorded loads", p->file);
         trace_close(*trace);
@@ -65,10 +62,12 @@ static enum moesim_status open_loads(const struct loads_params *p, struct trace 
     return status;
 }
 
-/* Sets `layer` (room for all) to the layers that have a load: dense ones, which recorders list too, have none. */
-static enum moesim_status find_layers(struct trace *trace, uint32_t *layer, uint32_t *n, double *load,
+/* Sets `layer` (room for all) to the layers that have a load, past the first `skip` of them: dense ones, which
+ * recorders list too, have none. */
+static enum moesim_status find_layers(struct trace *trace, uint32_t skip, uint32_t *layer, uint32_t *n, double *load,
                                       struct moesim_error *err)
 {
+    uint32_t found = 0;
     const struct trace_shape *s = trace_shape(trace);
     enum moesim_status status = MOESIM_OK;
     *n = 0;
@@ -77,11 +76,14 @@ static enum moesim_status find_layers(struct trace *trace, uint32_t *layer, uint
         status = trace_total_load(trace, l, load, err);
         for (uint32_t e = 0; !status && e < s->n_experts; e++)
             sum += load[e];
-        if (sum > 0)
+        if (sum > 0 && found++ >= skip)
             layer[(*n)++] = l;
     }
-    if (!status && *n == 0)
+    if (!status && !found)
         status = moesim_fail(err, MOESIM_EIO, "%s: no layer has any load", trace_path(trace));
+    else if (!status && *n == 0)
+        status = moesim_fail(err, MOESIM_EINVAL, "first_layer = %u: %s has %u layer%s with a load", skip,
+                             trace_path(trace), found, found == 1 ? "" : "s");
     return status;
 }
 
@@ -100,9 +102,14 @@ static enum moesim_status loads_shape(const void *p, struct moesim_workload_shap
     const struct trace_shape *s = trace_shape(trace);
     uint32_t *layer = malloc(s->n_layers * sizeof *layer);
     double *load = malloc(s->n_experts * sizeof *load);
-    status = layer && load ? find_layers(trace, layer, &shape->n_layers, load, err) : no_memory(trace, err);
-    shape->n_experts = s->n_experts;
-    shape->top_k = s->top_k;
+    uint32_t n_layers;
+    const uint32_t skip = ((const struct loads_params *)p)->first_layer;
+    status = layer && load ? find_layers(trace, skip, layer, &n_layers, load, err) : no_memory(trace, err);
+    if (!status) {
+        shape->n_layers = n_layers;
+        shape->n_experts = s->n_experts;
+        shape->top_k = s->top_k;
+    }
     free(layer);
     free(load);
     trace_close(trace);
@@ -159,7 +166,8 @@ static enum moesim_status read_offsets(struct loads *l, struct trace *trace, con
     uint32_t n;
     double *load = moesim_alloc(env->arena, l->n_experts, sizeof *load);
     uint32_t *of = moesim_alloc(env->arena, l->shape.n_layers, sizeof *of);
-    enum moesim_status status = load && of ? find_layers(trace, of, &n, load, err) : no_memory(trace, err);
+    enum moesim_status status =
+        load && of ? find_layers(trace, l->first_layer, of, &n, load, err) : no_memory(trace, err);
     if (!status && l->n_layers > n)
         return moesim_fail(err, MOESIM_EINVAL, "%s has %u layer%s with a load, the study wants %u", l->path, n,
                            n == 1 ? "" : "s", l->n_layers);
@@ -193,6 +201,7 @@ static enum moesim_status loads_init(void *state, const void *params_, const str
     *l = (struct loads){.path = p->file,
                         .shape = *trace_shape(trace),
                         .seed = env->seed,
+                        .first_layer = p->first_layer,
                         .n_tokens = env->n_tokens,
                         .n_experts = env->n_experts,
                         .n_columns = env->n_columns > env->n_experts ? env->n_columns : env->n_experts,

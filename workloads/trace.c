@@ -15,7 +15,7 @@
 
 struct trace_params {
     const char *file, *weights, *sequences;
-    uint32_t experts;
+    uint32_t experts, first_layer;
 };
 
 static const struct moesim_param params[] = {
@@ -25,12 +25,15 @@ static const struct moesim_param params[] = {
     MOESIM_PARAM(struct trace_params, sequences, "", 0, 0, "CSV with the columns start and len (tokens)"),
     MOESIM_PARAM(struct trace_params, experts, "0", 0, TRACE_MAX_EXPERTS,
                  "experts; 0 = the file's, else the model's, else the largest id + 1"),
+    MOESIM_PARAM(struct trace_params, first_layer, "0", 0, TRACE_MAX_LAYERS - 1,
+                 "layers that are left out at the beginning"),
     MOESIM_PARAM_END,
 };
 
 struct recording {
     struct trace *trace;
     struct trace_shape shape;
+    uint32_t first_layer;
     uint32_t n_tokens; /* of a step */
     struct moesim_decisions decisions;
     struct trace_pairs pairs;        /* [n_tokens] what decisions point to */
@@ -49,16 +52,21 @@ static enum moesim_status open_recording(const struct trace_params *p, struct re
     if (status)
         return status;
     r->shape = *trace_shape(r->trace);
-    if (r->shape.kind == TRACE_DECISIONS && !r->shape.all_zero)
+    r->first_layer = p->first_layer;
+    if (r->shape.kind == TRACE_DECISIONS && !r->shape.all_zero && p->first_layer < r->shape.n_layers)
         return MOESIM_OK;
+    enum moesim_status wrong = MOESIM_EINVAL;
     if (r->shape.kind != TRACE_DECISIONS)
         moesim_fail(err, MOESIM_EINVAL, "%s holds %s, not decisions: use %s:file=%s", p->file,
                     trace_kind_name(r->shape.kind), trace_kind_name(r->shape.kind), p->file);
+    else if (r->shape.all_zero)
+        wrong = moesim_fail(err, MOESIM_EIO, "%s: all ids are 0: the recorder captured nothing", p->file);
     else
-        moesim_fail(err, MOESIM_EIO, "%s: all ids are 0: the recorder captured nothing", p->file);
+        moesim_fail(err, MOESIM_EINVAL, "first_layer = %u: %s has %u layer%s", p->first_layer, p->file,
+                    r->shape.n_layers, r->shape.n_layers == 1 ? "" : "s");
     trace_close(r->trace);
     r->trace = NULL;
-    return r->shape.kind != TRACE_DECISIONS ? MOESIM_EINVAL : MOESIM_EIO;
+    return wrong;
 }
 
 /* Largest token id + 1. */
@@ -84,7 +92,7 @@ static enum moesim_status trace_workload_shape(const void *p, struct moesim_work
     enum moesim_status status = open_recording(p, &r, err);
     if (status)
         return status;
-    shape->n_layers = r.shape.n_layers;
+    shape->n_layers = r.shape.n_layers - r.first_layer;
     shape->n_experts = r.shape.n_experts;
     shape->more_experts = !r.shape.experts_known;
     shape->top_k = r.shape.top_k;
@@ -100,9 +108,10 @@ static enum moesim_status trace_workload_shape(const void *p, struct moesim_work
 static enum moesim_status check_fit(const struct recording *r, const struct moesim_workload_env *env,
                                     struct moesim_error *err)
 {
-    if (env->n_layers > r->shape.n_layers)
-        return moesim_fail(err, MOESIM_EINVAL, "%s has %u layer%s, the study wants %u", trace_path(r->trace),
-                           r->shape.n_layers, r->shape.n_layers == 1 ? "" : "s", env->n_layers);
+    const uint32_t n_layers = r->shape.n_layers - r->first_layer;
+    if (env->n_layers > n_layers)
+        return moesim_fail(err, MOESIM_EINVAL, "%s has %u layer%s, the study wants %u", trace_path(r->trace), n_layers,
+                           n_layers == 1 ? "" : "s", env->n_layers);
     if (env->n_experts < r->shape.n_experts)
         return moesim_fail(err, MOESIM_EINVAL, "%s names %u experts, the study has %u", trace_path(r->trace),
                            r->shape.n_experts, env->n_experts);
@@ -161,7 +170,7 @@ static enum moesim_status read_run(struct recording *r, uint32_t layer, uint64_t
                                .weight = r->pairs.weight ? r->pairs.weight + before : NULL,
                                .fate = r->pairs.fate ? r->pairs.fate + before : NULL,
                                .slot = r->pairs.slot ? r->pairs.slot + before : NULL};
-    enum moesim_status status = trace_read_pairs(r->trace, layer, first, n, &part, err);
+    enum moesim_status status = trace_read_pairs(r->trace, r->first_layer + layer, first, n, &part, err);
     for (uint32_t t = 0; !status && t <= n; t++)
         r->pairs.first[to + t] += before;
     for (uint32_t i = 0; !status && i < TRACE_N_LABELS; i++)

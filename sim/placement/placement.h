@@ -86,7 +86,7 @@ struct moesim_placement_fit {
 };
 #define MOESIM_PLACEMENT_FIT_PARAMS(struct_type)                                                                       \
     MOESIM_PARAM_IN(struct_type, fit, from, "warm-up", 0, 0,                                                           \
-                    "where loads come from: warm-up, oracle (the steps themselves) or FILE.npy [E] or [L,E]"),         \
+                    "where loads come from: warm-up, oracle (the steps themselves) or a FILE of [E] or [L,E]"),        \
         MOESIM_PARAM_IN(struct_type, fit, fit_steps, "10", 1, 1e6, "steps of the warm-up, left out of the metrics"),   \
         MOESIM_PARAM_IN(struct_type, fit, every, "0", 0, 1e6, "steps between re-placements; 0 = never"),               \
         MOESIM_PARAM_IN(struct_type, fit, window, "0", 0, 1e6,                                                         \

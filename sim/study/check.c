@@ -66,7 +66,9 @@ static void check_experts(struct moesim_resolver *r, const struct moesim_cell *c
     if (shape->n_experts && (experts > columns || (experts < shape->n_experts && !(explicit && shape->n_columns)))) {
         moesim_fail(&what, MOESIM_EINVAL, "the model has %u experts, but the workload %s has %u%s", experts,
                     p->workload_spec, columns,
-                    !explicit && experts < columns ? "; set model.experts to use the first columns only" : "");
+                    !explicit && shape->n_columns && experts < columns
+                        ? "; set model.experts to use the first columns only"
+                        : "");
         note_at(r, model, "experts", &what);
     } else if (p->model.top_k > experts) {
         moesim_fail(&what, MOESIM_EINVAL, "model.top_k = %u exceeds the %u experts", p->model.top_k, experts);

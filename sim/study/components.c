@@ -264,8 +264,8 @@ static void read_loads(struct moesim_resolver *r, struct moesim_choice *choice)
     if (!fit || moesim_placement_source(fit) != MOESIM_FROM_FILE)
         return;
     enum moesim_status status = MOESIM_EINVAL;
-    if (r->registry->read_array)
-        status = r->registry->read_array(fit->from, r->arena, &choice->loads, &err);
+    if (r->registry->read_loads)
+        status = r->registry->read_loads(fit->from, r->arena, &choice->loads, &err);
     else
         moesim_fail(&err, status, "no file can be read here");
     if (status == MOESIM_OK)

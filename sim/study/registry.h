@@ -29,6 +29,7 @@ struct moesim_registry {
     const struct moesim_workload *const *workloads;
     uint32_t n_workloads;
     moesim_array_reader *read_array; /* of files that parameters name; NULL = parameters may name none */
+    moesim_array_reader *read_loads; /* [experts] or [layers, experts], of a placement's file; NULL as above */
 };
 
 const struct moesim_router_entry *moesim_registry_router(const struct moesim_registry *registry, const char *spec);

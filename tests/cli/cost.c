@@ -165,6 +165,109 @@ Test(cost, tables_fit)
     }
 }
 
+/* ---- recorded routing ---- */
+
+#define TWO_DEVICES "--cluster 'node:1 gpu:2 nvlink:1e9 flop:1e15 hbm:3e12' --model mixtral-8x7b:experts=4,top_k=1 "
+
+/* 8192 bytes a token; tokens 0 and 1 live on device 0, 2 and 3 on device 1. Layer 1 sends all to experts 2, 3 of device
+ * 1: two tokens cross. Layer 0 sends everyone to its own device but token 3. */
+static const char decisions[] = "layer,token,choice,expert\n0,0,0,0\n0,1,0,1\n0,2,0,2\n0,3,0,1\n"
+                                "1,0,0,2\n1,1,0,2\n1,2,0,3\n1,3,0,2\n";
+
+Test(cost, recorded_decisions_by_hand)
+{
+    program_write("t.csv", decisions);
+    json_t *r = price(TWO_DEVICES "--trace t.csv");
+    NEAR(at(r, "bytes_dispatch"), 8192.);
+    NEAR(at(r, "device_imbalance"), 1.5);
+    NEAR(at(r, "settings.tokens_per_device"), 2.);
+    cr_expect_str_eq(json_string_value(json_object_get(json_object_get(r, "settings"), "router")), "replay");
+    json_decref(r);
+    r = price(TWO_DEVICES "--trace t.csv --layer 1");
+    NEAR(at(r, "bytes_dispatch"), 2 * 8192.);
+    NEAR(at(r, "time_dispatch"), 2 * 8192 / 1e9);
+    NEAR(at(r, "device_imbalance"), 2.);
+    json_decref(r);
+    r = price(TWO_DEVICES "--trace t.csv --layer 1 --tokens 6"); /* three times over */
+    NEAR(at(r, "device_imbalance"), 2.);
+    NEAR(at(r, "bytes_dispatch"), 6 * 8192.);
+    json_decref(r);
+    r = price(TWO_DEVICES "--trace t.csv --layer 1 --placement lpt"); /* expert 2 alone with one that nobody takes */
+    NEAR(at(r, "device_imbalance"), 1.5);
+    json_decref(r);
+}
+
+/* The same decisions from any format cost the same. */
+Test(cost, every_format_of_a_trace)
+{
+    static const char *const as[] = {"t.trace", "t.npy", "t.npz", "t.safetensors", "t.jsonl"};
+    program_write("t.csv", decisions);
+    json_t *expected = price(TWO_DEVICES "--trace t.csv --layer 1");
+    for (size_t i = 0; i < sizeof as / sizeof *as; i++) {
+        char words[512];
+        struct heard h = program_run("trace convert t.csv %s --experts 4", as[i]);
+        cr_assert_eq(h.status, 0, "%s: %s", as[i], h.err);
+        program_forget(&h);
+        snprintf(words, sizeof words, TWO_DEVICES "--trace %s --layer 1", as[i]);
+        json_t *r = price(words);
+        json_object_del(r, "settings");
+        json_t *figures = json_deep_copy(expected);
+        json_object_del(figures, "settings");
+        cr_expect(json_equal(r, figures), "%s", as[i]);
+        json_decref(figures);
+        json_decref(r);
+    }
+    json_decref(expected);
+}
+
+/* Tokens drawn by loads of which three quarters are device 0's: 32768 choices, so that four standard deviations are
+ * 1 %; the sampling itself is off by up to 1 % with so few experts. The first layer is a dense one. */
+Test(cost, recorded_loads)
+{
+    program_write("l.json", "[[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"
+                            "[3,3,3,3,3,3,3,3,1,1,1,1,1,1,1,1]]");
+#define SIXTEEN "--cluster h100-dgx:devices_per_node=2 --model mixtral-8x7b:experts=16 --tokens 8192 --loads l.json "
+    json_t *even = price(SIXTEEN), *skewed = price(SIXTEEN "--layer 1");
+    cr_expect_float_eq(at(even, "device_imbalance"), 1, 0.02);
+    cr_expect_float_eq(at(skewed, "device_imbalance"), 1.5, 0.03);
+    json_decref(even);
+    json_decref(skewed);
+}
+
+Test(cost, recordings_that_do_not_fit)
+{
+    program_write("t.csv", decisions);
+    program_write("nan.csv", "layer,expert,count\n0,0,1\n0,1,nan\n");
+    program_write("zero.json", "[[0,0,0,0]]");
+    program_write("three.json", "[[1,2,3]]");
+    program_write("text.txt", "nothing of the kind\n");
+    static const struct {
+        const char *words, *says;
+        int status;
+    } cases[] = {
+        {"--loads nan.csv", "nan.csv:3", 4},
+        {"--loads zero.json", "zero.json: no layer has any load", 4},
+        {"--loads three.json", "the model has 4 experts, but the workload loads:file=three.json", 2},
+        {"--loads three.json --layer 1", "three.json has 1 layer with a load", 2},
+        {"--loads none.json", "none.json: cannot be read", 4},
+        {"--loads text.txt", "text.txt", 4},
+        {"--trace text.txt", "text.txt", 4},
+        {"--trace three.json", "holds loads, not decisions", 2},
+        {"--trace t.csv --layer 2", "t.csv has 2 layers", 2},
+        {"--trace t.csv --router deepseek-v3", "needs gate columns, which the workload trace:file=t.csv", 2},
+        {"--trace t.csv --model mixtral-8x7b:experts=2", "the model has 2 experts, but the workload", 2},
+        {"--trace t.csv --loads three.json", "not both", 2},
+        {"--layer 1", "--layer is for --loads and --trace", 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct heard h = program_run("cost " TWO_DEVICES "%s", cases[i].words);
+        cr_expect_eq(h.status, cases[i].status, "%s: %d %s", cases[i].words, h.status, h.err);
+        cr_expect(strstr(h.err, cases[i].says), "%s: %s", cases[i].words, h.err);
+        cr_expect_str_eq(h.out, "");
+        program_forget(&h);
+    }
+}
+
 static const struct {
     const char *words, *says;
 } refused[] = {

@@ -135,6 +135,68 @@ Test(place, trace_of_decisions)
     program_forget(&h);
 }
 
+/* The same decisions, the same loads, from any format give the same plan. */
+Test(place, every_format_of_a_trace)
+{
+    static const char *const as[] = {"t.trace", "t.npz", "t.safetensors", "t.jsonl", "t.csv"};
+    write_trace();
+    const char *place = "place --trace %s --experts 8 --cluster h100-dgx:devices_per_node=2 --placement coactivation";
+    struct heard expected = program_run(place, "t.npy");
+    cr_assert_eq(expected.status, 0, "%s", expected.err);
+    for (size_t i = 0; i < sizeof as / sizeof *as; i++) {
+        struct heard h = program_run("trace convert t.npy %s --kind decisions --experts 8", as[i]);
+        cr_assert_eq(h.status, 0, "%s: %s", as[i], h.err);
+        program_forget(&h);
+        h = program_run(place, as[i]);
+        cr_expect_eq(h.status, 0, "%s: %s", as[i], h.err);
+        cr_expect_str_eq(h.out, expected.out, "%s", as[i]);
+        program_forget(&h);
+    }
+    program_forget(&expected);
+}
+
+Test(place, every_format_of_loads)
+{
+    static const char *const as[] = {"l.trace", "l.npy", "l.npz", "l.safetensors", "l.csv"};
+    program_write("l.json", "{\"logical_count\": [[[6,2,1,1],[1,2,3,5]],[[1,2,1,1],[1,2,3,5]]]}"); /* two steps */
+    const char *place = "place --loads %s --cluster h100-dgx:devices_per_node=2 --placement lpt";
+    struct heard expected = program_run(place, "l.json");
+    cr_assert_eq(expected.status, 0, "%s", expected.err);
+    cr_expect_str_eq(expected.out,
+                     "{\"layers\": [\n{\"devices\": [[0, 3], [1, 2]]},\n{\"devices\": [[3, 0], [2, 1]]}\n]}\n");
+    for (size_t i = 0; i < sizeof as / sizeof *as; i++) {
+        struct heard h = program_run("trace convert l.json %s", as[i]);
+        cr_assert_eq(h.status, 0, "%s: %s", as[i], h.err);
+        program_forget(&h);
+        h = program_run(place, as[i]);
+        cr_expect_eq(h.status, 0, "%s: %s", as[i], h.err);
+        cr_expect_str_eq(h.out, expected.out, "%s", as[i]);
+        program_forget(&h);
+    }
+    program_forget(&expected);
+}
+
+/* SGLang's counts list dense layers with zeros; refused choices are no load; tokens without an expert go nowhere. */
+Test(place, dense_layers_and_refused_choices)
+{
+    program_write("s.json", "{\"logical_count\": [[0,0,0,0],[0,0,0,0],[6,2,1,1]]}");
+    const char *words = "place --loads s.json --cluster h100-dgx:devices_per_node=2 --placement lpt --format %s";
+    struct heard h = program_run(words, "trtllm");
+    cr_expect_eq(h.status, 0, "%s", h.err);
+    cr_expect(strstr(h.out, "assignments:\n  2: ["), "%s", h.out);
+    program_forget(&h);
+    h = program_run(words, "vllm-ascend"); /* which counts layers with experts only */
+    cr_expect(strstr(h.out, "\"moe_layer_count\": 1") && strstr(h.out, "\"layer_id\": 0"), "%s", h.out);
+    program_forget(&h);
+    program_write("r.csv", "layer,token,choice,expert,weight,kept,slot\n0,0,0,0,1,1,0\n0,0,1,1,0,0,-1\n"
+                           "0,2,0,0,0,0,-1\n0,3,0,1,1,1,0\n");
+    h = program_run("place --trace r.csv --experts 2 --cluster h100-dgx:devices_per_node=2 --placement contiguous");
+    cr_expect_eq(h.status, 0, "%s", h.err);
+    cr_expect_eq(told(h.err, "device_imbalance"), 1);
+    cr_expect_eq(told(h.err, "device_fanout"), 1);
+    program_forget(&h);
+}
+
 /* lp shares loads better than equally: expert 0 (8) is on both devices, beside 4 and beside nothing. */
 Test(place, replica_choice_counts)
 {
@@ -189,7 +251,11 @@ Test(place, refusals_write_nothing)
     write_array("nan.npy", (float[]){1, NAN, 2, 3}, 1, 4, 0, 0);
     write_array("negative.npy", (float[]){1, -1, 2, 3}, 1, 4, 0, 0);
     write_array("zero.npy", (float[]){1, 1, 1, 1, 0, 0, 0, 0}, 2, 2, 4, 0);
-    write_array("deep.npy", (float[]){1, 1, 1, 1, 1, 1, 1, 1}, 3, 2, 2, 2);
+    write_array("nothing.npy", (float[]){0, 0, 0, 0}, 1, 4, 0, 0);
+    struct moesim_error err;
+    cr_assert_eq(npy_write_float("deep.npy", (float[8]){1}, (uint64_t[]){1, 2, 2, 2}, 4, &err), MOESIM_OK);
+    program_write("t.csv", "layer,token,choice,expert\n0,0,0,1\n0,1,0,0\n");
+    program_write("one.csv", "layer,token,choice,expert\n0,0,0,1\n0,1,0,1\n");
     write_array("same.npy", (float[]){0, 0, 0, 0}, 2, 2, 2, 0);
     program_write("other.json", "{\"layers\": [{\"devices\": [[0], [1]]}]}");
     program_write("bad.json", "{\"layers\": [{\"devices\": [[0], [1]]}]");
@@ -200,11 +266,13 @@ Test(place, refusals_write_nothing)
         int status;
         const char *sentence;
     } cases[] = {
-        {"--loads nan.npy --placement lpt", 2, "nan.npy: load 1 is nan; loads are 0 or more"},
-        {"--loads negative.npy --placement lpt", 2, "load 1 is -1"},
+        {"--loads nan.npy --placement lpt", 4, "nan.npy: layer 0, element 1: a load is not a number from 0 up but nan"},
+        {"--loads negative.npy --placement lpt", 4, "element 1: a load is not a number from 0 up but -1"},
+        {"--loads nothing.npy --placement lpt", 2, "nothing.npy: the loads of row 0 are all 0"},
+        {"--loads t.csv --placement lpt", 2, "t.csv holds decisions that do not say how many experts there are"},
         {"--loads zero.npy --placement lpt", 2, "the loads of row 1 are all 0"},
-        {"--loads deep.npy --placement lpt", 2,
-         "8 numbers in 3 dimensions; it should be [experts] or [layers, experts]"},
+        {"--loads deep.npy --placement lpt", 4,
+         "[1, 2, 2, 2]; [experts], [layers, experts] or [steps, layers, experts] is needed"},
         {"--loads none.npy --placement lpt", 4, "none.npy: cannot be read"},
         {"--loads other.json --placement lpt", 4, "other.json"},
         {"--loads loads.npy --placement eplb:redundant=3", 2, "redundant = 4 would"},
@@ -221,10 +289,12 @@ Test(place, refusals_write_nothing)
          "--format trtllm has as many experts on every device"},
         {"--loads loads.npy --placement twice.json --format vllm-ascend", 2,
          "cannot have an expert twice on one device, as the placement has expert 6 on device 2 of layer 0"},
-        {"--trace nan.npy --placement lpt", 2, "decisions are [tokens, choices] or [tokens, layers, choices]"},
-        {"--trace same.npy --placement lpt", 2, "all decisions are expert 0; the trace was recorded wrongly"},
-        {"--trace t.npy --experts 4 --placement lpt", 2, "4 experts are 0 to 3"},
-        {"--trace t.csv --placement lpt", 4, "--trace reads decisions from .npy"},
+        {"--trace nan.npy --placement lpt", 4, "the array is [4]; [tokens, layers, k] or [tokens, k] is needed"},
+        {"--trace one.csv --placement lpt", 2, "all decisions are expert 1 in layer 0"},
+        {"--trace same.npy --placement lpt", 2, "all decisions are expert 0"},
+        {"--trace same.npy --placement lpt", 2, "the trace was recorded wrongly"},
+        {"--trace t.npy --experts 4 --placement lpt", 4, "is not one of the 4"},
+        {"--trace none.csv --placement lpt", 4, "none.csv: cannot be read: No such file"},
         {"--trace t.npy --loads loads.npy --placement lpt", 2, "not both"},
         {"--placement lpt", 2, "give --loads FILE or --trace FILE"},
         {"--loads loads.npy", 2, "--placement SPEC is missing"},

@@ -118,8 +118,8 @@ Test(placements, bad_input)
         const char *words;
     } cases[] = {
         {"placement=lpt:from=zeros.npy", 2, "the loads of row 0 are all 0"},
-        {"placement=lpt:from=nan.npy", 2, "load 5 is nan"},
-        {"placement=lpt:from=minus.npy", 2, "load 5 is -1"},
+        {"placement=lpt:from=nan.npy", 4, "element 5: a load is not a number from 0 up but nan"},
+        {"placement=lpt:from=minus.npy", 4, "element 5: a load is not a number from 0 up but -1"},
         {"placement=lpt:from=short.npy", 2, "15 numbers in 1 dimensions; it should be [16] or [2, 16]"},
         {"placement=lpt:from=row.npy", 2, "the loads of row 1 are all 0"},
         {"placement=lpt:from=absent.npy", 4, "absent.npy"},

@@ -102,6 +102,40 @@ Test(trace_workloads, trace_refuses_what_does_not_fit)
 
 /* ---- loads ---- */
 
+/* Both begin at a later layer; loads do not count those without any. */
+Test(trace_workloads, first_layer)
+{
+    struct instance x;
+    const char *rows = "{\"layer\":0,\"experts\":[1]}\n{\"layer\":1,\"experts\":[2]}\n";
+    const char *counts = "[[0,0,0],[1,0,0],[0,0,0],[0,0,1]]";
+    const char *path = folder_write("a.jsonl", rows, strlen(rows)), *wrong[] = {"2", "trace", "2", "loads"};
+    char trace[256], loads[256];
+    snprintf(trace, sizeof trace, "%s", path);
+    snprintf(loads, sizeof loads, "%s", folder_write("l.json", counts, strlen(counts)));
+    instance_create(&x, "trace", SETTINGS("file", trace, "first_layer", "1"));
+    cr_assert_eq(instance_init(&x, env_of(1, 3, 1, 1)), MOESIM_OK, "%s", x.error.text);
+    cr_assert_eq(instance_step(&x, 0, 0).decisions->expert[0], 2);
+    instance_destroy(&x);
+    instance_create(&x, "trace", SETTINGS("file", trace, "first_layer", "1"));
+    cr_assert_eq(instance_init(&x, env_of(2, 3, 1, 1)), MOESIM_EINVAL);
+    cr_assert(strstr(x.error.text, "has 1 layer, the study wants 2"), "%s", x.error.text);
+    moesim_arena_destroy(x.arena);
+    instance_create(&x, "loads", SETTINGS("file", loads, "first_layer", "1"));
+    struct moesim_workload_shape shape = {.struct_size = sizeof shape};
+    cr_assert_eq(x.workload->shape(x.params, &shape, &x.error), MOESIM_OK);
+    cr_assert_eq(shape.n_layers, 1);
+    cr_assert_eq(instance_init(&x, env_of(1, 3, 1, 1)), MOESIM_OK, "%s", x.error.text);
+    const struct moesim_batch batch = instance_step(&x, 0, 0);
+    cr_assert(batch.columns[2] > batch.columns[0] && batch.columns[2] > batch.columns[1]);
+    instance_destroy(&x);
+    for (int i = 0; i < 2; i++) {
+        instance_create(&x, wrong[2 * i + 1], SETTINGS("file", i ? loads : trace, "first_layer", wrong[2 * i]));
+        cr_assert_eq(instance_init(&x, env_of(1, 3, 1, 1)), MOESIM_EINVAL);
+        cr_assert(strstr(x.error.text, "has 2 layers") && strstr(x.error.text, "first_layer = 2"), "%s", x.error.text);
+        moesim_arena_destroy(x.arena);
+    }
+}
+
 /* Counts the k largest columns of each token. */
 static void count_choices(const struct moesim_batch *batch, uint32_t k, double *count)
 {

@@ -162,8 +162,8 @@ static enum moesim_status check_load(const struct arrays *a, double load, uint32
 {
     if (load >= 0 && isfinite(load))
         return MOESIM_OK;
-    return moesim_fail(err, MOESIM_EIO, "%s: layer %u, element %llu: a load is not a number from 0 up", a->path, layer,
-                       (unsigned long long)i);
+    return moesim_fail(err, MOESIM_EIO, "%s: layer %u, element %llu: a load is not a number from 0 up but %g", a->path,
+                       layer, (unsigned long long)i, load);
 }
 
 static enum moesim_status read_load(void *state, uint32_t layer, uint32_t step, double *load, struct moesim_error *err)

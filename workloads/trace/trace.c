@@ -11,12 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <moesim/plan.h>
-
 #include "workloads/trace/file_layout.h"
 #include "workloads/trace/source.h"
 
-enum { HEAD_BYTES = 16, TOTAL_TOKENS = 4096 };
+enum { HEAD_BYTES = 16, PIECE_TOKENS = 4096 };
 #define MOST_PAIRS (UINT64_C(1) << 22) /* of one reading: 16 MiB an array */
 
 struct trace {
@@ -313,46 +311,5 @@ enum moesim_status trace_read_labels(struct trace *t, enum trace_label label, ui
 uint32_t trace_piece(const struct trace *t)
 {
     const uint64_t k = t->source.shape.top_k ? t->source.shape.top_k : 1;
-    return k * TOTAL_TOKENS <= MOST_PAIRS ? TOTAL_TOKENS : (uint32_t)(MOST_PAIRS / k);
-}
-
-static enum moesim_status count_pairs(struct trace *t, uint32_t layer, double *load, struct moesim_error *err)
-{
-    const struct trace_shape *s = &t->source.shape;
-    const uint32_t piece = trace_piece(t);
-    struct trace_pairs pairs = {.first = malloc((piece + 1u) * sizeof *pairs.first),
-                                .expert = malloc((size_t)piece * s->top_k * sizeof *pairs.expert)};
-    enum moesim_status status = pairs.first && pairs.expert
-                                    ? MOESIM_OK
-                                    : moesim_fail(err, MOESIM_ENOMEM, "%.300s: memory is exhausted", t->path);
-    for (uint64_t at = 0; !status && at < s->n_tokens; at += piece) {
-        const uint32_t n = s->n_tokens - at < piece ? (uint32_t)(s->n_tokens - at) : piece;
-        status = trace_read_pairs(t, layer, at, n, &pairs, err);
-        for (uint32_t i = 0; !status && i < pairs.first[n]; i++)
-            if (pairs.expert[i] != MOESIM_NO_EXPERT)
-                load[pairs.expert[i]]++;
-    }
-    free(pairs.first);
-    free(pairs.expert);
-    return status;
-}
-
-enum moesim_status trace_total_load(struct trace *t, uint32_t layer, double *load, struct moesim_error *err)
-{
-    const struct trace_shape *s = &t->source.shape;
-    memset(load, 0, s->n_experts * sizeof *load);
-    if (s->kind == TRACE_LOGITS)
-        return moesim_fail(err, MOESIM_EINVAL, "%.300s holds logits; loads or decisions are needed", t->path);
-    if (s->kind == TRACE_DECISIONS)
-        return count_pairs(t, layer, load, err);
-    double *step = malloc(s->n_experts * sizeof *step);
-    enum moesim_status status =
-        step ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "%.300s: memory is exhausted", t->path);
-    for (uint32_t i = 0; !status && i < s->n_steps; i++) {
-        status = trace_read_load(t, layer, i, step, err);
-        for (uint32_t e = 0; !status && e < s->n_experts; e++)
-            load[e] += step[e];
-    }
-    free(step);
-    return status;
+    return k * PIECE_TOKENS <= MOST_PAIRS ? PIECE_TOKENS : (uint32_t)(MOST_PAIRS / k);
 }

@@ -9,7 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <moesim/arena.h>
 #include <moesim/batch.h>
+#include <moesim/router.h>
 #include <moesim/status.h>
 
 enum trace_kind { TRACE_ANY, TRACE_LOGITS, TRACE_DECISIONS, TRACE_LOADS };
@@ -88,6 +90,15 @@ MOESIM_MUST_CHECK enum moesim_status trace_read_load(struct trace *trace, uint32
  * included. Logits have none: MOESIM_EINVAL. */
 MOESIM_MUST_CHECK enum moesim_status trace_total_load(struct trace *trace, uint32_t layer, double *load,
                                                       struct moesim_error *err);
+
+/* Opens what tells loads: recorded ones, else decisions, which can be counted. An array that does not say what it is is
+ * loads here. */
+MOESIM_MUST_CHECK enum moesim_status trace_open_loads(const char *path, struct trace **trace, struct moesim_error *err);
+
+/* The total loads of all layers in such a file as an array [experts] or [layers, experts] in `arena`; its key is left
+ * alone. EINVAL for decisions that do not say how many experts there are. */
+MOESIM_MUST_CHECK enum moesim_status trace_read_loads(const char *path, struct moesim_arena *arena,
+                                                      struct moesim_file_array *array, struct moesim_error *err);
 
 /* A label of tokens [first, first + n). The trace must have it. */
 MOESIM_MUST_CHECK enum moesim_status trace_read_labels(struct trace *trace, enum trace_label label, uint64_t first,

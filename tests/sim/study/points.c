@@ -240,7 +240,7 @@ Test(points, hashes_follow_the_meaning)
 Test(points, plugin_file_counts)
 {
     struct moesim_router_entry entries[] = {{"./mine.so", &fake_plugin, true, 1}};
-    struct moesim_registry registry = {entries, 1, fake_workloads, fake_registry.n_workloads, NULL};
+    struct moesim_registry registry = {entries, 1, fake_workloads, fake_registry.n_workloads, NULL, NULL};
     uint64_t hash[2];
     for (int i = 0; i < 2; i++) {
         entries[0].file_hash = (uint64_t)i + 1;
