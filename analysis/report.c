@@ -21,7 +21,7 @@
 #include "style.gp.h"
 #include "text.gp.h"
 
-enum { N_FIGURES = 6, N_JOB_FILES = 11 };
+enum { N_FIGURES = 7, N_JOB_FILES = 11 };
 
 /* All that a report holds while it is made. */
 struct report {
@@ -69,7 +69,8 @@ static enum moesim_status lay_out(struct report *report, struct results_store *s
     figure_step_time(&drawing[2].figure, &source);
     figure_balance_cost(&drawing[3].figure, &source);
     figure_heat(&drawing[4].figure, &source, store);
-    figure_capacity(&drawing[5].figure, &source);
+    figure_traffic(&drawing[5].figure, &source, store);
+    figure_capacity(&drawing[6].figure, &source);
     for (uint32_t i = 0; i < N_FIGURES; i++)
         if (drawing[i].figure.failed)
             return no_memory(err);

@@ -63,6 +63,7 @@ struct figure_source {
 /* ---- the figures ---- */
 void figure_imbalance(struct figure *figure, const struct figure_source *source);
 void figure_heat(struct figure *figure, const struct figure_source *source, struct results_store *store);
+void figure_traffic(struct figure *figure, const struct figure_source *source, struct results_store *store);
 void figure_capacity(struct figure *figure, const struct figure_source *source);
 void figure_balance_cost(struct figure *figure, const struct figure_source *source);
 void figure_step_time(struct figure *figure, const struct figure_source *source);

@@ -22,7 +22,8 @@ TestSuite(report, .timeout = 60);
 
 static const char *const routers[] = {"softmax-topk", "switch:capacity_factor=1.25", "switch:capacity_factor=2"};
 static const char *const workloads[] = {"gaussian", "zipf:alpha=1.2"};
-static const char *const figures[] = {"imbalance", "differences", "step-time", "balance-cost", "expert-load", "drops"};
+static const char *const figures[] = {"imbalance",   "differences", "step-time", "balance-cost",
+                                      "expert-load", "traffic",     "drops"};
 enum { N_FIGURES = sizeof figures / sizeof *figures };
 
 static struct sample sample(void)
@@ -36,7 +37,8 @@ static struct sample sample(void)
                            .n_experts = 16,
                            .n_windows = 5,
                            .with_cluster = true,
-                           .with_loads = true};
+                           .with_loads = true,
+                           .with_traffic = true};
 }
 
 static char folder[64];
@@ -274,7 +276,7 @@ Test(report, takes_names_as_text)
     check_inline(page);
     cr_expect_neq(access("moesim-was-here", F_OK), 0);
     if (have_gnuplot()) {
-        cr_expect_eq(result.n_figures, 5);
+        cr_expect_eq(result.n_figures, 6);
         check_files();
     }
     free(page);
@@ -336,8 +338,8 @@ Test(report, draws_only_what_has_data)
     new_folder();
     char *page = report(store, &result); /* one of everything */
     if (have_gnuplot()) {
-        cr_expect_eq(result.n_figures, 4);
-        cr_expect_eq(check_files(), 4);
+        cr_expect_eq(result.n_figures, 5);
+        cr_expect_eq(check_files(), 5);
     }
     expect(page, "Nothing to compare");
     expect(page, "capacity factor");
@@ -346,13 +348,14 @@ Test(report, draws_only_what_has_data)
 
     made = sample();
     made.without_values = true; /* all-NaN; the figures of the first report go */
-    made.with_loads = false;
+    made.with_loads = made.with_traffic = false;
     store = open_sample(&made, false);
     page = report(store, &result);
     cr_expect_eq(result.n_figures, 0);
     cr_expect_eq(check_files(), 0);
     expect(page, "No modelled cost: give the study a cluster");
     expect(page, "record: [expert_load]");
+    expect(page, "record: [traffic]");
     free(page);
     remove_folder();
     results_close(store);

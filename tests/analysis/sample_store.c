@@ -67,6 +67,21 @@ static void fill_windows(const struct sample *sample, uint32_t r, struct moesim_
     }
 }
 
+/* Two nodes of four devices: every device to the next one, and all of it through its ports. */
+static uint32_t fill_traffic(struct moesim_traffic *traffic)
+{
+    uint32_t n = 0;
+    for (uint32_t d = 0; d < 8; d++) {
+        const uint32_t to = (d + 1) % 8;
+        const bool crosses = d / 4 != to / 4;
+        const double bytes = 1e6 * (d + 1);
+        traffic[n++] = (struct moesim_traffic){d, to, bytes, MOESIM_LINK_DEVICE};
+        traffic[n++] = (struct moesim_traffic){d, d / 4, bytes, crosses ? MOESIM_LINK_NIC_OUT : MOESIM_LINK_NVLINK_OUT};
+        traffic[n++] = (struct moesim_traffic){to / 4, to, bytes, crosses ? MOESIM_LINK_NIC_IN : MOESIM_LINK_NVLINK_IN};
+    }
+    return n;
+}
+
 static void write_run(struct results_store *store, const struct sample *sample, int64_t study, uint32_t r, uint32_t w,
                       uint32_t s, bool failed)
 {
@@ -81,7 +96,13 @@ static void write_run(struct results_store *store, const struct sample *sample, 
                                           {"workload", sample->workload[w], false, 0.0},
                                           {"workload.name", sample->workload[w], false, 0.0},
                                           {"model.experts", experts, true, sample->n_experts},
-                                          {"model.top_k", "2", true, 2.0}};
+                                          {"model.top_k", "2", true, 2.0},
+                                          {"model.layers", "5", true, 5.0},
+                                          {"steps", "4", true, 4.0},
+                                          {"warm_up", "2", true, 2.0},
+                                          {"cluster.nodes", "2", true, 2.0},
+                                          {"cluster.devices_per_node", "4", true, 4.0},
+                                          {"cluster.leaf_nodes", "1", true, 1.0}};
     struct moesim_summary summary[32];
     struct moesim_load_window window[MOESIM_MAX_WINDOWS] = {0};
     struct moesim_outcome outcome = {.summary = summary, .window = window};
@@ -90,6 +111,9 @@ static void write_run(struct results_store *store, const struct sample *sample, 
         fill_windows(sample, r, window);
         outcome.n_windows = sample->n_windows;
     }
+    struct moesim_traffic traffic[24];
+    outcome.traffic = traffic;
+    outcome.n_traffic = sample->with_traffic ? fill_traffic(traffic) : 0;
     const uint32_t place = (w * sample->n_routers + r) * sample->n_seeds + s;
     const struct results_run run = {.study = study,
                                     .hash = moesim_hash(MOESIM_HASH_START, &place, sizeof place),

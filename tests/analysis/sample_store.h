@@ -14,7 +14,7 @@ struct sample {
     const char *const *router; /* specs; "capacity_factor=" in them becomes the parameter */
     const char *const *workload;
     uint32_t n_routers, n_workloads, n_seeds, n_experts, n_windows;
-    bool with_cluster, with_loads;
+    bool with_cluster, with_loads, with_traffic;
     bool without_values; /* every metric is NaN */
 };
 
