@@ -31,9 +31,6 @@ MOESIM_API float moesim_sum(const float *x, size_t n);
 /* out[i] = ln(1 + e^x[i]), without overflow for large x; x and out may be the same. */
 MOESIM_API void moesim_softplus(const float *x, size_t n, float *out);
 
-/* out[i] = the standard normal distribution function of x[i], within 3e-7; x and out may be the same. */
-MOESIM_API void moesim_normal_cdf(const float *x, size_t n, float *out);
-
 /* Which build of the kernels runs on this processor: "baseline" or "avx2"; both give the same bits. */
 MOESIM_API const char *moesim_kernel_path(void);
 
@@ -103,6 +100,9 @@ MOESIM_API uint32_t moesim_rank_above(const float *values, uint32_t n, float cut
 /* A value of one row above which the others' masses sum to more than `enough`, but not to much more: a bound for
  * moesim_rank_above(); -inf where there is none. For one thread. */
 MOESIM_API float moesim_cut_by_mass(const float *values, const float *mass, uint32_t n, float enough);
+
+/* The (k + 1)-th best of one row of n finite values, where the k-th is known; k < n. For one thread. */
+MOESIM_API float moesim_next_best(const float *values, uint32_t n, uint32_t k, float kth);
 
 /* For one column, the `count` best rows of [first, last) by the tie rule (lower row first), in decreasing order of
  * value: row[0 .. result). NaN rows and rows with `skip[row]` set are never taken, so the result may be below count.
@@ -343,6 +343,28 @@ moesim_token_choice_route(const struct moesim_token_choice *p, const struct moes
                           size_t stride, const float *bias, struct moesim_token_choice_scratch *scratch,
                           struct moesim_plan *plan, struct moesim_error *err);
 
+/* Logits that are made row by row while tokens choose by them, so that no matrix of them is kept. Rows are asked for by
+ * many threads at once; `slot`, below MOESIM_SLOTS * moesim_threads(), is no other row's until the next is made in it:
+ * for what make() has to keep for chosen(). */
+#define MOESIM_SLOTS 8
+struct moesim_logit_rows {
+    /* Writes the token's n_experts logits. Asked again for the same batch, it writes the same. */
+    void (*make)(const void *context, uint32_t token, uint32_t slot, float *row);
+    /* Told what a token has chosen: k experts, best first (MOESIM_NO_EXPERT where there was no more), and their raw
+     * scores unless weight is softmax. The tokens of a run of MOESIM_RUN_TOKENS come in order and from one thread, so
+     * that what is added up by run has the same bits on any number of threads. May be NULL. */
+    void (*chosen)(const void *context, uint32_t token, uint32_t slot, const float *row, const uint32_t *expert,
+                   const float *score);
+    const void *context;
+    float *logit; /* [max_tokens][k]: the logits of what was chosen, which route() writes for backward and losses */
+};
+#define MOESIM_RUN_TOKENS 1024
+
+/* route() of the family by rows that are made on the way. */
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_token_choice_route_rows(
+    const struct moesim_token_choice *p, const struct moesim_batch *batch, const struct moesim_logit_rows *rows,
+    const float *bias, struct moesim_token_choice_scratch *scratch, struct moesim_plan *plan, struct moesim_error *err);
+
 /* From now on route() adds the scores of its logits to `sums`, which it begins anew; NULL = no more. */
 MOESIM_API void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struct moesim_score_sums *sums);
 
@@ -362,10 +384,10 @@ MOESIM_API void moesim_plan_choices(struct moesim_plan *plan, const struct moesi
 MOESIM_API void moesim_token_choice_fit(const struct moesim_token_choice *p, const struct moesim_batch *batch,
                                         struct moesim_token_choice_scratch *scratch, struct moesim_plan *plan);
 
-/* Sets the weight of every pair from `logits` alone, where experts and fates are given: what route() does last. */
-MOESIM_API void moesim_token_choice_weigh(const struct moesim_token_choice *p, const struct moesim_batch *batch,
-                                          const float *logits, size_t stride,
-                                          struct moesim_token_choice_scratch *scratch, struct moesim_plan *plan);
+/* gate[k]: what one token's k choices weigh before the drop and without scale, of their logits and raw scores (NULL for
+ * weight = softmax); 0 where there is no choice. */
+MOESIM_API void moesim_token_choice_gates(const struct moesim_token_choice *p, const float *logit, const float *score,
+                                          const uint32_t *expert, float *gate);
 
 /* backward() of the family's weights: d_logits ([n_tokens][stride] of the logits given to route) += from d_weight
  * ([n_pairs]). Selection carries no gradient. */
@@ -373,6 +395,11 @@ MOESIM_API void moesim_token_choice_backward(const struct moesim_token_choice *p
                                              const float *logits, size_t stride, const struct moesim_plan *plan,
                                              const float *d_weight, struct moesim_token_choice_scratch *scratch,
                                              float *d_logits);
+
+/* The same for one token, with its row of logits and of their gradient: for bodies of moesim_for_tokens. */
+MOESIM_API void moesim_token_choice_backward_row(const struct moesim_token_choice *p, const struct moesim_plan *plan,
+                                                 uint32_t token, const float *logits, const float *d_weight,
+                                                 struct moesim_token_choice_scratch *scratch, float *d_logits);
 
 /* ---- choices of a router's own: any number of experts a token ---- */
 
@@ -565,6 +592,13 @@ MOESIM_API double moesim_aux_switch(const float *scores, uint32_t n_tokens, uint
 
 /* Squared coefficient of variation with population variance, coef * var / (mean^2 + 1e-10) (Shazeer et al. 2017). */
 MOESIM_API double moesim_aux_cv2(const double *x, uint32_t n, double coef, double *d_x);
+
+/* sum[e] += the chance of each of n experts to be among the k best if its own noise is drawn again, the normal
+ * distribution function (within 3e-7) of (clean - rival) / width: what the load loss adds up over tokens. The rival is
+ * the (k + 1)-th best noisy logit, `inside`, for an expert above it and the k-th, `outside`, for the others (Shazeer et
+ * al. 2017, appendix A). False, and nothing is added, where a logit is not finite. For one thread. */
+MOESIM_API bool moesim_add_chances(const float *clean, const float *noisy, float inside, float outside,
+                                   const float *width, uint32_t n, double *sum);
 
 /* Router z-loss: coef * mean_t (logsumexp_e l_te)^2 (Zoph et al. 2022). Rows with `skip` set and rows without a finite
  * logit are left out. */

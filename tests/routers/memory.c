@@ -55,25 +55,12 @@ static size_t bytes_of(const struct moesim_router *router)
     return bytes > own_logits ? bytes - own_logits : 0;
 }
 
-/* What still keeps copies of the logits, and may not grow. */
-static size_t most_bytes(const struct moesim_router *router)
-{
-    static const struct {
-        const char *router;
-        size_t mib;
-    } over[] = {{"noisy-topk", 263}, {"vmoe", 71}};
-    for (size_t i = 0; i < sizeof over / sizeof *over; i++)
-        if (strcmp(router->name, over[i].router) == 0)
-            return over[i].mib << 20;
-    return MOST_BYTES;
-}
-
 Test(router_memory, at_most_64_mib)
 {
     omp_set_num_threads(2);
     for (size_t i = 0; routers_table[i]; i++) {
         const size_t bytes = bytes_of(routers_table[i]);
         cr_log_info("%-18s %7.1f MiB", routers_table[i]->name, (double)bytes / (1 << 20));
-        cr_expect(bytes <= most_bytes(routers_table[i]), "%s keeps %zu MiB", routers_table[i]->name, bytes >> 20);
+        cr_expect(bytes <= MOST_BYTES, "%s keeps %zu MiB", routers_table[i]->name, bytes >> 20);
     }
 }

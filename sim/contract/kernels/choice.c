@@ -144,12 +144,11 @@ enum moesim_status moesim_choice_init(void *state, const void *params, const str
     s->choice = ((const struct moesim_choice_params *)params)->choice;
     const struct moesim_token_choice *p = &s->choice;
     struct moesim_arena *arena = env->arena;
-    const size_t n = (size_t)env->max_tokens * env->n_experts;
     struct moesim_choice_work *w = s->work = moesim_alloc(arena, 1, sizeof *w);
     bool ok = w != NULL;
 #define ROOM(field, n) ((w->field = moesim_alloc(arena, (n), sizeof *w->field)) != NULL)
     if (ok && p->noise > 0)
-        ok = ROOM(noisy, n);
+        ok = ROOM(chosen, (size_t)env->max_tokens * p->k);
     if (ok && p->bias_update == MOESIM_BIAS_QUANTILE) {
         ok = ROOM(asked, env->n_experts) && ROOM(asked_sum, env->n_experts);
         w->quantile = moesim_alloc(arena, moesim_quantile_bias_work(env->max_tokens, env->n_experts), 1);
@@ -177,29 +176,41 @@ enum moesim_status moesim_choice_init(void *state, const void *params, const str
 
 static bool is_noisy(const struct moesim_choice_state *s, const struct moesim_batch *batch)
 {
-    return s->work->noisy && batch->phase == MOESIM_TRAIN;
+    return s->work->chosen && batch->phase == MOESIM_TRAIN;
 }
 
-static struct choice_logits choosing_logits(const struct moesim_choice_state *s, const struct moesim_batch *batch)
-{
-    if (is_noisy(s, batch))
-        return (struct choice_logits){s->work->noisy, batch->n_experts};
-    return (struct choice_logits){batch->columns, batch->stride};
-}
+struct noise {
+    const struct moesim_batch *batch;
+    float width;
+};
 
-static void add_noise(const struct moesim_choice_state *s, const struct moesim_batch *batch)
+static void make_noisy(const void *context, uint32_t token, uint32_t slot, float *row)
 {
-    const uint32_t n_experts = batch->n_experts;
+    const struct noise *noise = context;
+    const struct moesim_batch *batch = noise->batch;
+    const float *clean = batch->columns + (size_t)token * batch->stride;
     const struct moesim_random random = {batch->seed, STREAM_NOISE, batch->layer, batch->step};
-    const float width = (float)(s->choice.noise / n_experts);
-    const uint64_t start = (uint64_t)batch->micro_batch * batch->n_tokens * n_experts;
-#pragma omp parallel for schedule(static) if (batch->n_tokens >= ROWS_PARALLEL)
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        float *noisy = s->work->noisy + (size_t)t * n_experts;
-        moesim_random_normals(&random, start + (uint64_t)t * n_experts, n_experts, noisy);
-        for (uint32_t e = 0; e < n_experts; e++)
-            noisy[e] = batch->columns[(size_t)t * batch->stride + e] + width * noisy[e];
+    const uint64_t index = (uint64_t)batch->micro_batch * batch->n_tokens + token;
+    (void)slot;
+    moesim_random_normals(&random, index * batch->n_experts, batch->n_experts, row);
+    for (uint32_t e = 0; e < batch->n_experts; e++)
+        row[e] = clean[e] + noise->width * row[e];
+}
+
+/* What the steps of one hook share; `noise` and `rows` are the caller's. */
+static struct token_choice set_up(const struct moesim_choice_state *s, const struct moesim_batch *batch,
+                                  struct noise *noise, struct moesim_logit_rows *rows)
+{
+    struct token_choice c = {.p = &s->choice, .batch = batch, .scratch = s->scratch};
+    *noise = (struct noise){batch, (float)(s->choice.noise / batch->n_experts)};
+    *rows = (struct moesim_logit_rows){.make = make_noisy, .context = noise, .logit = s->work->chosen};
+    if (is_noisy(s, batch)) {
+        c.rows = rows;
+    } else {
+        c.logits = batch->columns;
+        c.stride = batch->stride;
     }
+    return c;
 }
 
 /* Notes the bias that this micro-batch's clean scores, or logits, ask for. A micro-batch that is routed again replaces
@@ -227,19 +238,18 @@ enum moesim_status moesim_choice_route(void *state, const struct moesim_batch *b
 {
     struct moesim_choice_state *s = state;
     struct moesim_choice_work *w = s->work;
-    if (is_noisy(s, batch))
-        add_noise(s, batch);
-    const struct choice_logits l = choosing_logits(s, batch);
+    struct noise noise;
+    struct moesim_logit_rows rows;
+    const struct token_choice c = set_up(s, batch, &noise, &rows);
     const float *bias = w->has_bias ? batch->memory : NULL;
-    moesim_token_choice_sums(s->scratch, is_noisy(s, batch) ? NULL : w->losses.sums);
+    moesim_token_choice_sums(s->scratch, c.rows ? NULL : w->losses.sums);
     const enum moesim_status status =
-        moesim_token_choice_route(&s->choice, batch, l.value, l.stride, bias, s->scratch, plan, err);
+        c.rows ? moesim_token_choice_route_rows(c.p, batch, c.rows, bias, c.scratch, plan, err)
+               : moesim_token_choice_route(c.p, batch, c.logits, c.stride, bias, c.scratch, plan, err);
     if (status)
         return status;
     if (w->quantile && batch->phase == MOESIM_TRAIN)
         ask_for_bias(s, batch);
-    const struct token_choice c = {
-        .p = &s->choice, .batch = batch, .logits = l.value, .stride = l.stride, .scratch = s->scratch};
     choice_losses_add(&c, &w->losses, plan);
     return MOESIM_OK;
 }
@@ -248,10 +258,10 @@ enum moesim_status moesim_choice_backward(void *state, const struct moesim_batch
                                           struct moesim_grad *grad, struct moesim_error *err)
 {
     struct moesim_choice_state *s = state;
+    struct noise noise;
+    struct moesim_logit_rows rows;
+    const struct token_choice c = set_up(s, batch, &noise, &rows);
     (void)err;
-    const struct choice_logits l = choosing_logits(s, batch);
-    const struct token_choice c = {
-        .p = &s->choice, .batch = batch, .logits = l.value, .stride = l.stride, .scratch = s->scratch};
     /* the noise is a constant: what flows into a noisy logit flows into the clean one */
     token_choice_backward(&c, plan, grad->d_weight, grad->d_columns, batch->stride);
     choice_losses_backward(&c, &s->work->losses, plan, grad);

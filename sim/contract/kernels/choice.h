@@ -54,6 +54,7 @@ struct choice_losses {
     uint32_t n_experts;
     bool wants_load;
     struct moesim_score_sums *sums;
+    float *width;      /* [E] standard deviation of the noise, alike for all, or NULL */
     double *chances;   /* [max_tokens / CHUNK_TOKENS + 1][E] of a scope's chunks, or NULL */
     double *sum;       /* [2][E] over the scope: scores, and chances to be among the k best */
     double *d_sum;     /* [2][E] the losses by one token's score and by its chance, alike for all tokens */
@@ -73,18 +74,12 @@ struct choice_losses {
 struct moesim_choice_work {
     uint32_t n_experts;
     bool has_bias;
-    float *noisy; /* [max_tokens][E] logits with noise, or NULL */
+    float *chosen; /* [max_tokens][k] noisy logits of what was chosen, or NULL without noise */
     void *quantile;
     float *asked;      /* [E] the bias this micro-batch asks for */
     double *asked_sum; /* [E] over the micro-batches before it in the global batch */
     uint32_t n_asked, last_micro_batch;
     struct choice_losses losses;
-};
-
-/* The logits that choose: the batch's own, or those with noise. */
-struct choice_logits {
-    const float *value;
-    size_t stride;
 };
 
 /* choice_losses.c */

@@ -35,7 +35,9 @@ enum moesim_status choice_losses_init(const struct moesim_token_choice *p, const
 #define ROOM(field, n) ((l->field = moesim_alloc(arena, (n), sizeof *l->field)) != NULL)
     ok = ok && ROOM(sum, 2 * n_experts) && ROOM(d_sum, 2 * n_experts);
     if (l->wants_load)
-        ok = ok && ROOM(chances, n_chunks * n_experts);
+        ok = ok && ROOM(chances, n_chunks * n_experts) && ROOM(width, n_experts);
+    for (uint32_t e = 0; ok && l->wants_load && e < env->n_experts; e++)
+        l->width[e] = (float)(p->noise / env->n_experts);
     ok = ok && ROOM(count, n_experts) && ROOM(first, n_experts) && ROOM(sent, n_experts);
     ok = ok && ROOM(earlier, n_experts) && ROOM(last, n_experts);
     if (p->aux_count == MOESIM_AUX_UNBIASED && !choices_are_unbiased(p))
@@ -168,37 +170,20 @@ static uint32_t rival(const struct token_choice *c, const struct moesim_plan *pl
     return plan->expert[pair] == MOESIM_NO_EXPERT ? withdrawn : plan->expert[pair];
 }
 
-static double noise_width(const struct token_choice *c)
+/* The noisy logit to beat. */
+static float threshold_of(const struct token_choice *c, uint32_t token)
 {
-    return c->p->noise / c->batch->n_experts;
+    return c->rows->logit[(size_t)token * c->p->k + c->p->k - 1];
 }
 
-/* distance[e] = (clean logit - threshold) / width: how many standard deviations of noise e is inside the k best. False
- * for a token with fewer than k numbers, or infinite ones. */
-static bool distances(const struct token_choice *c, const struct moesim_plan *plan, uint32_t token, float *distance)
+/* Nothing for a token with fewer than k numbers, or infinite ones. */
+static void add_chances(const struct token_choice *c, const struct choice_losses *l, const struct moesim_plan *plan,
+                        uint32_t token, double *sum)
 {
-    const uint32_t last = rival(c, plan, token);
     const float *clean = c->batch->columns + (size_t)token * c->batch->stride;
-    if (last == MOESIM_NO_EXPERT)
-        return false;
-    const double threshold = c->logits[token * c->stride + last], width = noise_width(c);
-    bool finite = true;
-    for (uint32_t e = 0; e < c->batch->n_experts; e++) {
-        distance[e] = (float)((clean[e] - threshold) / width);
-        finite &= isfinite(distance[e]) != 0;
-    }
-    return finite;
-}
-
-static void add_chances(const struct token_choice *c, const struct moesim_plan *plan, uint32_t token, float *chance,
-                        double *sum)
-{
-    const uint32_t n = c->batch->n_experts;
-    if (!distances(c, plan, token, chance))
-        return;
-    moesim_normal_cdf(chance, n, chance);
-    for (uint32_t e = 0; e < n; e++)
-        sum[e] += chance[e];
+    const float threshold = threshold_of(c, token);
+    if (rival(c, plan, token) != MOESIM_NO_EXPERT && isfinite(threshold))
+        moesim_add_chances(clean, clean, threshold, threshold, l->width, l->n_experts, sum);
 }
 
 /* sum[E] of the scope's chances: chunks in parallel, then chunk after chunk. */
@@ -215,7 +200,7 @@ static void sum_chances(const struct token_choice *c, struct choice_losses *l, c
         memset(own, 0, n * sizeof *own);
         for (uint32_t t = first; t < last; t++)
             if (is_routed(plan, t))
-                add_chances(c, plan, t, token_choice_row(c), own);
+                add_chances(c, l, plan, t, own);
     }
     for (uint32_t i = 0; i < n_chunks; i++)
         for (size_t e = 0; e < n; e++)
@@ -333,15 +318,17 @@ static void row_backward(const struct token_choice *c, const struct choice_losse
 
 /* The chance of e grows with its clean logit and falls with the rival's noisy one. */
 static void chance_backward(const struct token_choice *c, const struct choice_losses *l, const struct moesim_plan *plan,
-                            uint32_t token, float *distance, float *d_logits)
+                            uint32_t token, float *d_logits)
 {
     const double *d_chance = l->d_sum + l->n_experts;
-    if (!distances(c, plan, token, distance))
-        return;
+    const float *clean = c->batch->columns + (size_t)token * c->batch->stride, threshold = threshold_of(c, token);
     const uint32_t last = rival(c, plan, token);
-    for (uint32_t e = 0; e < l->n_experts; e++) {
-        const double x = distance[e];
-        const double by_logit = d_chance[e] * exp(-x * x / 2) * 0.3989422804014327 / noise_width(c);
+    bool finite = last != MOESIM_NO_EXPERT && isfinite(threshold);
+    for (uint32_t e = 0; e < l->n_experts; e++)
+        finite = finite && isfinite(clean[e]);
+    for (uint32_t e = 0; finite && e < l->n_experts; e++) {
+        const double x = (clean[e] - threshold) / l->width[e];
+        const double by_logit = d_chance[e] * exp(-x * x / 2) * 0.3989422804014327 / l->width[e];
         d_logits[e] += (float)by_logit;
         d_logits[last] -= (float)by_logit;
     }
@@ -357,7 +344,7 @@ static void scope_backward(const struct token_choice *c, const struct choice_los
         float *d_logits = d_columns + (size_t)t * c->batch->stride;
         row_backward(c, l, t, token_choice_row(c), d_logits);
         if (load)
-            chance_backward(c, l, plan, t, token_choice_row(c), d_logits);
+            chance_backward(c, l, plan, t, d_logits);
     }
 }
 

@@ -55,7 +55,7 @@ static void limit_to_groups(const struct token_choice *c, uint32_t refused, floa
 static const float *compared(const struct token_choice *c, uint32_t token, uint32_t refused, float *scores)
 {
     const uint32_t n_experts = c->scratch->n_experts;
-    const float *logits = c->logits + token * c->stride;
+    const float *logits = token_choice_logits(c, token);
     float *values = scores + n_experts;
     moesim_rows()->scores(c->p->score, logits, n_experts, scores);
     const float *shift = token_choice_shift(c);

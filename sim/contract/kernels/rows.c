@@ -59,11 +59,6 @@ static void rows_softplus(const float *x, size_t n, float *out)
     apply(softpluses, x, n, out);
 }
 
-static void rows_normal_cdf(const float *x, size_t n, float *out)
-{
-    apply(normal_cdfs, x, n, out);
-}
-
 /* ---- scores ---- */
 
 static void rows_scores(enum moesim_score score, const float *row, uint32_t n, float *out)
@@ -280,6 +275,64 @@ static float rows_cut_by_mass(const float *v, const float *mass, uint32_t n, flo
     return low;
 }
 
+/* ---- chances to be among the best ---- */
+
+static float rows_next_best(const float *v, uint32_t n, uint32_t k, float kth)
+{
+    v8f best = splat(-INFINITY);
+    v8i n_inside = splat_id(0);
+    for (uint32_t i = 0; i < n; i += 8) {
+        const v8f x = load_some(v + i, n - i);
+        const v8i inside = x >= splat(kth);
+        n_inside -= inside;
+        best = larger(pick(inside, splat(-INFINITY), x), best);
+    }
+    int32_t all = 0;
+    for (int l = 0; l < 8; l++)
+        all += n_inside[l];
+    return all > (int32_t)k ? kth : row_max((const float *)&best, 8);
+}
+
+static bool all_finite(const float *a, const float *b, uint32_t n)
+{
+    v8f odd = splat(0.0f); /* stays 0 while values are finite */
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const v8f x = load8(a + i), y = load8(b + i);
+        odd += (x - x) + (y - y);
+    }
+    for (; i < n; i++)
+        odd[i % 8] += (a[i] - a[i]) + (b[i] - b[i]);
+    return !any(odd != splat(0.0f));
+}
+
+SIDE_BY_SIDE void add_chances(const int n_vectors, const float *clean, const float *noisy, float inside, float outside,
+                              const float *width, uint32_t n, double *sum)
+{
+    v8f x[MOST_VECTORS];
+    EACH
+    {
+        const uint32_t left = n - 8 * j;
+        const v8f rival = pick(load_some(noisy + 8 * j, left) > splat(inside), splat(inside), splat(outside));
+        x[j] = (load_some(clean + 8 * j, left) - rival) / load_some(width + 8 * j, left);
+    }
+    normal_cdfs(n_vectors, x, x);
+    EACH add_doubles(x[j], n - 8 * j, sum + 8 * j);
+}
+
+static bool rows_add_chances(const float *clean, const float *noisy, float inside, float outside, const float *width,
+                             uint32_t n, double *sum)
+{
+    if (!all_finite(clean, noisy, n))
+        return false;
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        add_chances(2, clean + i, noisy + i, inside, outside, width + i, 16, sum + i);
+    for (; i < n; i += 8)
+        add_chances(1, clean + i, noisy + i, inside, outside, width + i, n - i, sum + i);
+    return true;
+}
+
 /* ---- selection ---- */
 
 /* Lanes that do not repeat the one before. */
@@ -409,7 +462,6 @@ const struct rows_kernels ROWS_KERNELS = {
     .exp = rows_exp,
     .sum = rows_sum,
     .softplus = rows_softplus,
-    .normal_cdf = rows_normal_cdf,
     .uniforms = rows_uniforms,
     .normals = rows_normals,
     .scores = rows_scores,
@@ -422,6 +474,8 @@ const struct rows_kernels ROWS_KERNELS = {
     .orders = rows_orders,
     .select = rows_select8,
     .rank_above = rows_rank_above,
+    .next_best = rows_next_best,
+    .add_chances = rows_add_chances,
     .keep_groups = rows_keep_groups,
     .cut_by_mass = rows_cut_by_mass,
     .entropy = rows_entropy,

@@ -89,7 +89,6 @@ struct rows_kernels {
     float (*exp)(float x);
     float (*sum)(const float *x, size_t n);
     void (*softplus)(const float *x, size_t n, float *out);
-    void (*normal_cdf)(const float *x, size_t n, float *out);
     void (*uniforms)(const struct moesim_random *r, uint64_t first, size_t n, float *out);
     void (*normals)(const struct moesim_random *r, uint64_t first, size_t n, float *out);
     /* out[n] = the scores of one row. */
@@ -116,6 +115,11 @@ struct rows_kernels {
     /* The places of values above `cut`, by falling value, of equal ones the first; returns how many there are. Above
      * ROWS_RANKED they are only counted. */
     uint32_t (*rank_above)(const float *v, uint32_t n, float cut, uint32_t *expert);
+    /* The (k + 1)-th best of finite values of which the k-th is known. */
+    float (*next_best)(const float *v, uint32_t n, uint32_t k, float kth);
+    /* moesim_add_chances() */
+    bool (*add_chances)(const float *clean, const float *noisy, float inside, float outside, const float *width,
+                        uint32_t n, double *sum);
     /* A value above which others hold more than `enough` mass, but not much more; -inf where there is none. */
     float (*cut_by_mass)(const float *v, const float *mass, uint32_t n, float enough);
     /* -sum s ln s of a row's softmax scores; NaN for a bad row. */

@@ -186,6 +186,20 @@ static void add_odd_row(enum moesim_score score, const float *scores, float norm
 
 typedef double v8d __attribute__((vector_size(64)));
 
+/* sum += the first n of x. */
+static inline void add_doubles(v8f x, uint32_t n, double *sum)
+{
+    if (n >= 8) {
+        v8d all;
+        memcpy(&all, sum, sizeof all);
+        all += __builtin_convertvector(x, v8d);
+        memcpy(sum, &all, sizeof all);
+    } else {
+        for (uint32_t j = 0; j < n; j++)
+            sum[j] += (double)x[j];
+    }
+}
+
 /* sum += the rows times their factors, added up in float first: there are at most eight. */
 static inline void add_rows(const float *const row[8], const float factor[8], uint32_t n_rows, uint32_t n, double *sum)
 {
@@ -193,15 +207,7 @@ static inline void add_rows(const float *const row[8], const float factor[8], ui
         v8f part = splat(0.0f);
         for (uint32_t l = 0; l < n_rows; l++)
             part += load_some(row[l] + i, n - i) * splat(factor[l]);
-        if (n - i >= 8) {
-            v8d all;
-            memcpy(&all, sum + i, sizeof all);
-            all += __builtin_convertvector(part, v8d);
-            memcpy(sum + i, &all, sizeof all);
-        } else {
-            for (uint32_t j = 0; j < n - i; j++)
-                sum[i + j] += (double)part[j];
-        }
+        add_doubles(part, n - i, sum + i);
     }
 }
 

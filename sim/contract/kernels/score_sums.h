@@ -14,7 +14,7 @@
 #include <moesim/batch.h>
 #include <moesim/kernels.h>
 
-#define CHUNK_TOKENS 1024
+#define CHUNK_TOKENS MOESIM_RUN_TOKENS
 
 /* The group that holds the token. */
 static inline uint32_t batch_group_of(const struct moesim_batch *batch, uint32_t token)

@@ -38,9 +38,15 @@ void moesim_softplus(const float *x, size_t n, float *out)
     moesim_rows()->softplus(x, n, out);
 }
 
-void moesim_normal_cdf(const float *x, size_t n, float *out)
+float moesim_next_best(const float *values, uint32_t n, uint32_t k, float kth)
 {
-    moesim_rows()->normal_cdf(x, n, out);
+    return moesim_rows()->next_best(values, n, k, kth);
+}
+
+bool moesim_add_chances(const float *clean, const float *noisy, float inside, float outside, const float *width,
+                        uint32_t n, double *sum)
+{
+    return moesim_rows()->add_chances(clean, noisy, inside, outside, width, n, sum);
 }
 
 void moesim_scores(enum moesim_score score, const float *logits, size_t stride, uint32_t n_tokens, uint32_t n_experts,

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,10 +104,11 @@ enum moesim_status moesim_token_choice_init(const struct moesim_token_choice *p,
     s->n_experts = env->n_experts;
     s->n_threads = (uint32_t)omp_get_max_threads();
     s->max_chunks = env->max_tokens / CHUNK_TOKENS + max_groups;
-    s->row_size = rows_scratch(env->n_experts, p->n_groups > 1 ? p->n_groups : 0);
+    s->row_size = rows_scratch(env->n_experts, p->n_groups > 1 ? p->n_groups : 0) + ROWS_LANES * n_experts;
     bool ok = true;
 #define ROOM(field, n) ((s->field = moesim_alloc(arena, (n), sizeof *s->field)) != NULL)
     ok = ok && ROOM(chunk, s->max_chunks) && ROOM(count, s->max_chunks * n_experts);
+    ok = ok && ROOM(run, env->max_tokens / CHUNK_TOKENS + 2);
     ok = ok && ROOM(row, s->n_threads * s->row_size) && ROOM(taken, max_groups * n_experts);
     if (p->second == MOESIM_SECOND_RANDOM)
         ok = ok && ROOM(withdrawn, env->max_tokens);
@@ -127,6 +129,11 @@ enum moesim_status moesim_token_choice_init(const struct moesim_token_choice *p,
     return MOESIM_OK;
 }
 
+static uint32_t runs_of(const struct token_choice *c)
+{
+    return c->batch->n_tokens / CHUNK_TOKENS + (c->batch->n_tokens % CHUNK_TOKENS > 0);
+}
+
 static void cut_into_chunks(struct token_choice *c)
 {
     struct moesim_token_choice_scratch *s = c->scratch;
@@ -137,8 +144,11 @@ static void cut_into_chunks(struct token_choice *c)
             assert(s->n_chunks < s->max_chunks);
             const uint32_t rest = CHUNK_TOKENS - t % CHUNK_TOKENS, end = last - t > rest ? t + rest : last;
             s->chunk[s->n_chunks] = (struct chunk){.first = t, .last = end, .group = g};
+            if (t % CHUNK_TOKENS == 0)
+                s->run[t / CHUNK_TOKENS] = s->n_chunks;
         }
     }
+    s->run[runs_of(c)] = s->n_chunks;
 }
 
 /* Asks for a row that is needed two blocks later: the rows of a block are read side by side, which hides the stream
@@ -158,38 +168,73 @@ static void take_from_list(const struct token_choice *c, uint32_t token)
     memcpy(c->plan->weight + to, s->list_score + from, c->p->k * sizeof *s->list_score);
 }
 
-/* Chooses for tokens [first, last), eight at a time: experts and raw scores into the plan, or into the list. */
-static void choose_tokens(const struct token_choice *c, const struct rows_select *select, uint32_t first, uint32_t last)
-{
-    const struct rows_kernels *rows = moesim_rows();
-    const struct moesim_plan *plan = c->plan;
-    const struct moesim_token_choice_scratch *s = c->scratch;
-    const uint8_t *padding = c->batch->padding;
-    float *values = token_choice_row(c);
+/* Up to ROWS_LANES tokens that choose side by side. */
+struct block {
+    uint32_t n;
+    uint32_t token[ROWS_LANES];
     const float *row[ROWS_LANES];
     uint32_t *expert[ROWS_LANES];
     float *score[ROWS_LANES];
-    uint32_t n = 0;
-    for (uint32_t t = first; t < last; t++) {
-        if (!(padding && padding[t])) {
-            row[n] = c->logits + t * c->stride;
-            if (last - t > 2 * ROWS_LANES)
-                prefetch_row(row[n] + 2 * ROWS_LANES * c->stride, select->n);
-            expert[n] = s->list ? s->list + (size_t)t * s->n_listed : plan->expert + plan->first[t];
-            score[n] = s->list ? s->list_score + (size_t)t * s->n_listed : plan->weight + plan->first[t];
-            n++;
-        }
-        if (n == 0 || (n < ROWS_LANES && t + 1 < last))
-            continue;
-        for (; n < ROWS_LANES; n++) { /* spare lanes repeat the last row */
-            row[n] = row[n - 1];
-            expert[n] = expert[n - 1];
-            score[n] = score[n - 1];
-        }
-        rows->select(select, row, values, expert, score);
-        n = 0;
+};
+
+static void add_token(const struct token_choice *c, struct block *b, uint32_t token, bool is_followed)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    const uint32_t l = b->n++, n_experts = c->batch->n_experts;
+    b->token[l] = token;
+    if (c->rows) {
+        float *row = token_choice_made(c) + (size_t)l * n_experts;
+        c->rows->make(c->rows->context, token, MOESIM_SLOTS * (uint32_t)omp_get_thread_num() + l, row);
+        b->row[l] = row;
+    } else {
+        b->row[l] = c->logits + token * c->stride;
+        if (is_followed)
+            prefetch_row(b->row[l] + 2 * ROWS_LANES * c->stride, n_experts);
     }
-    for (uint32_t t = first; s->list && t < last; t++)
+    b->expert[l] = s->list ? s->list + (size_t)token * s->n_listed : c->plan->expert + c->plan->first[token];
+    b->score[l] = s->list ? s->list_score + (size_t)token * s->n_listed : c->plan->weight + c->plan->first[token];
+}
+
+/* Keeps the logits of what was chosen, and tells who has made the rows. */
+static void tell_chosen(const struct token_choice *c, const struct block *b)
+{
+    const struct moesim_logit_rows *rows = c->rows;
+    const uint32_t k = c->p->k;
+    for (uint32_t l = 0; l < b->n; l++) {
+        float *logit = rows->logit + (size_t)b->token[l] * k;
+        for (uint32_t j = 0; j < k; j++)
+            logit[j] = b->expert[l][j] == MOESIM_NO_EXPERT ? NAN : b->row[l][b->expert[l][j]];
+        if (rows->chosen)
+            rows->chosen(rows->context, b->token[l], MOESIM_SLOTS * (uint32_t)omp_get_thread_num() + l, b->row[l],
+                         b->expert[l], c->p->weight == MOESIM_WEIGHT_SOFTMAX ? NULL : b->score[l]);
+    }
+}
+
+static void choose_block(const struct token_choice *c, const struct rows_select *select, float *values, struct block *b)
+{
+    for (uint32_t l = b->n; l < ROWS_LANES; l++) { /* spare lanes repeat the last row */
+        b->row[l] = b->row[l - 1];
+        b->expert[l] = b->expert[l - 1];
+        b->score[l] = b->score[l - 1];
+    }
+    moesim_rows()->select(select, b->row, values, b->expert, b->score);
+    if (c->rows)
+        tell_chosen(c, b);
+    b->n = 0;
+}
+
+/* Chooses for tokens [first, last), eight at a time: experts and raw scores into the plan, or into the list. */
+static void choose_tokens(const struct token_choice *c, const struct rows_select *select, uint32_t first, uint32_t last)
+{
+    const uint8_t *padding = c->batch->padding;
+    struct block b = {.n = 0};
+    for (uint32_t t = first; t < last; t++) {
+        if (!(padding && padding[t]))
+            add_token(c, &b, t, last - t > 2 * ROWS_LANES);
+        if (b.n == ROWS_LANES || (b.n > 0 && t + 1 == last))
+            choose_block(c, select, token_choice_row(c), &b);
+    }
+    for (uint32_t t = first; c->scratch->list && t < last; t++)
         if (!(padding && padding[t]))
             take_from_list(c, t);
 }
@@ -245,11 +290,15 @@ void token_choice_one(const struct rows_select *select, const float *row, float 
 static float second_weight(const struct token_choice *c, uint32_t token, uint32_t pair)
 {
     const struct moesim_token_choice *p = c->p;
-    const float *value = c->plan->weight + pair, *logits = c->logits + token * c->stride;
+    const float *value = c->plan->weight + pair;
     if (p->weight == MOESIM_WEIGHT_NONE || p->renorm == MOESIM_AFTER_DROP)
         return value[1];
-    if (p->weight == MOESIM_WEIGHT_SOFTMAX)
-        return 1 / (1 + moesim_expf(logits[c->plan->expert[pair]] - logits[c->plan->expert[pair + 1]]));
+    if (p->weight == MOESIM_WEIGHT_SOFTMAX) {
+        const float *made = c->rows ? c->rows->logit + (size_t)token * p->k : NULL;
+        const float *row = made ? NULL : c->logits + token * c->stride;
+        const uint32_t *expert = c->plan->expert + pair;
+        return 1 / (1 + moesim_expf(made ? made[0] - made[1] : row[expert[0]] - row[expert[1]]));
+    }
     return (float)(value[1] / ((double)value[0] + value[1] + 1e-20));
 }
 
@@ -273,22 +322,29 @@ static void withdraw_seconds(const struct token_choice *c, const struct chunk *c
     }
 }
 
+static void choose_and_count(struct token_choice *c, struct rows_select select, struct chunk *chunk)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    if (c->shift)
+        select.shift = c->shift + (size_t)chunk->group * select.n;
+    choose_chunk(c, select, chunk);
+    if (s->unbiased)
+        token_choice_unbiased(c, chunk);
+    if (s->withdrawn)
+        withdraw_seconds(c, chunk);
+    token_choice_count(c, chunk);
+}
+
+/* Chunks side by side; with rows that are made, runs. */
 static void choose(struct token_choice *c)
 {
     const struct rows_select select = token_choice_select(c);
     struct moesim_token_choice_scratch *s = c->scratch;
+    const uint32_t n = c->rows ? runs_of(c) : s->n_chunks;
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
-    for (uint32_t i = 0; i < s->n_chunks; i++) {
-        struct rows_select own = select;
-        if (c->shift)
-            own.shift = c->shift + (size_t)s->chunk[i].group * select.n;
-        choose_chunk(c, own, &s->chunk[i]);
-        if (s->unbiased)
-            token_choice_unbiased(c, &s->chunk[i]);
-        if (s->withdrawn)
-            withdraw_seconds(c, &s->chunk[i]);
-        token_choice_count(c, &s->chunk[i]);
-    }
+    for (uint32_t j = 0; j < n; j++)
+        for (uint32_t i = c->rows ? s->run[j] : j; i < (c->rows ? s->run[j + 1] : j + 1); i++)
+            choose_and_count(c, select, &s->chunk[i]);
 }
 
 void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struct moesim_score_sums *sums)
@@ -318,16 +374,34 @@ static void sum_chunks(struct token_choice *c)
     }
 }
 
-static struct token_choice set_up(const struct moesim_token_choice *p, const struct moesim_batch *batch,
-                                  struct moesim_token_choice_scratch *scratch, struct moesim_plan *plan)
+static void set_up(struct token_choice *c)
 {
-    struct token_choice c = {.p = p, .batch = batch, .scratch = scratch, .plan = plan, .priority = p->priority};
+    const struct moesim_token_choice *p = c->p;
     const bool drawn = p->priority == MOESIM_PRIORITY_RANDOM, best = p->priority == MOESIM_PRIORITY_PROB;
-    if ((drawn && batch->phase == MOESIM_EVAL) || ((drawn || best) && p->capacity_factor <= 0))
-        c.priority = MOESIM_PRIORITY_TOKEN;
-    cut_into_chunks(&c);
-    token_choice_capacity(&c);
-    return c;
+    c->priority = p->priority;
+    if ((drawn && c->batch->phase == MOESIM_EVAL) || ((drawn || best) && p->capacity_factor <= 0))
+        c->priority = MOESIM_PRIORITY_TOKEN;
+    cut_into_chunks(c);
+    token_choice_capacity(c);
+}
+
+static enum moesim_status route(struct token_choice *c, struct moesim_error *err)
+{
+    const struct moesim_token_choice *p = c->p;
+    struct moesim_plan *plan = c->plan;
+    const uint64_t most = (uint64_t)c->batch->n_tokens * p->k * (p->overflow == MOESIM_REROUTE ? 2 : 1);
+    if (most > plan->max_pairs)
+        return moesim_fail(err, MOESIM_EBROKEN, "a plan of %llu pairs is too small for %u tokens with k = %u",
+                           (unsigned long long)plan->max_pairs, c->batch->n_tokens, p->k);
+    set_up(c);
+    moesim_plan_choices(plan, c->batch, p->k);
+    choose(c);
+    sum_chunks(c);
+    token_choice_admit(c);
+    if (p->overflow == MOESIM_REROUTE)
+        token_choice_insert_served(c);
+    token_choice_weights(c);
+    return MOESIM_OK;
 }
 
 enum moesim_status moesim_token_choice_route(const struct moesim_token_choice *p, const struct moesim_batch *batch,
@@ -335,24 +409,21 @@ enum moesim_status moesim_token_choice_route(const struct moesim_token_choice *p
                                              struct moesim_token_choice_scratch *scratch, struct moesim_plan *plan,
                                              struct moesim_error *err)
 {
-    const uint64_t most = (uint64_t)batch->n_tokens * p->k * (p->overflow == MOESIM_REROUTE ? 2 : 1);
-    if (most > plan->max_pairs)
-        return moesim_fail(err, MOESIM_EBROKEN, "a plan of %llu pairs is too small for %u tokens with k = %u",
-                           (unsigned long long)plan->max_pairs, batch->n_tokens, p->k);
-    struct token_choice c = set_up(p, batch, scratch, plan);
-    c.logits = logits;
-    c.stride = stride;
-    c.bias = bias;
+    struct token_choice c = {
+        .p = p, .batch = batch, .logits = logits, .stride = stride, .bias = bias, .scratch = scratch, .plan = plan};
     if (scratch->sums)
         moesim_score_sums_begin(scratch->sums, batch, logits, stride, true);
-    moesim_plan_choices(plan, batch, p->k);
-    choose(&c);
-    sum_chunks(&c);
-    token_choice_admit(&c);
-    if (p->overflow == MOESIM_REROUTE)
-        token_choice_insert_served(&c);
-    token_choice_weights(&c);
-    return MOESIM_OK;
+    return route(&c, err);
+}
+
+enum moesim_status moesim_token_choice_route_rows(const struct moesim_token_choice *p, const struct moesim_batch *batch,
+                                                  const struct moesim_logit_rows *rows, const float *bias,
+                                                  struct moesim_token_choice_scratch *scratch, struct moesim_plan *plan,
+                                                  struct moesim_error *err)
+{
+    struct token_choice c = {.p = p, .batch = batch, .rows = rows, .bias = bias, .scratch = scratch, .plan = plan};
+    assert(!scratch->sums); /* they are of logits that are at hand */
+    return route(&c, err);
 }
 
 void moesim_token_choice_choose(const struct moesim_token_choice *p, const struct moesim_batch *batch,
@@ -361,10 +432,14 @@ void moesim_token_choice_choose(const struct moesim_token_choice *p, const struc
 {
     struct moesim_token_choice raw = *p;
     raw.weight = MOESIM_WEIGHT_NONE; /* so that scores are filled in */
-    struct token_choice c = set_up(&raw, batch, scratch, plan);
-    c.logits = logits;
-    c.stride = stride;
-    c.shift = shift;
+    struct token_choice c = {.p = &raw,
+                             .batch = batch,
+                             .logits = logits,
+                             .stride = stride,
+                             .shift = shift,
+                             .scratch = scratch,
+                             .plan = plan};
+    set_up(&c);
     moesim_plan_choices(plan, batch, p->k);
     choose(&c);
 }
@@ -373,7 +448,8 @@ void moesim_token_choice_fit(const struct moesim_token_choice *p, const struct m
                              struct moesim_token_choice_scratch *scratch, struct moesim_plan *plan)
 {
     assert(p->overflow == MOESIM_DROP); /* there are no scores to reroute by */
-    struct token_choice c = set_up(p, batch, scratch, plan);
+    struct token_choice c = {.p = p, .batch = batch, .scratch = scratch, .plan = plan};
+    set_up(&c);
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(&c))
     for (uint32_t i = 0; i < scratch->n_chunks; i++)
         token_choice_count(&c, &scratch->chunk[i]);

@@ -32,8 +32,9 @@ struct moesim_token_choice_scratch {
     uint32_t n_chunks, max_chunks;
     struct chunk *chunk; /* [max_chunks] */
     uint32_t *count;     /* [max_chunks][E] a chunk's pairs by expert, then the slots taken before it */
+    uint32_t *run;       /* [max_tokens / CHUNK_TOKENS + 2] the first chunk of each run of CHUNK_TOKENS tokens */
     float *row;          /* [n_threads][row_size] */
-    size_t row_size;     /* at least ROWS_LANES rows of E */
+    size_t row_size;     /* rows_scratch() and ROWS_LANES rows of E after it, for logits that are made */
     uint32_t *taken;     /* [max_groups][E] slots handed out */
 
     struct moesim_score_sums *sums; /* what the next route() adds its logits' scores to; NULL = nothing */
@@ -64,8 +65,9 @@ struct moesim_token_choice_scratch {
 struct token_choice {
     const struct moesim_token_choice *p;
     const struct moesim_batch *batch;
-    const float *logits; /* NULL for fixed choices */
+    const float *logits; /* NULL for fixed choices, and with `rows` */
     size_t stride;
+    const struct moesim_logit_rows *rows; /* logits that are made; NULL = they are at hand */
     const float *bias;
     const float *shift; /* [n_groups][E] added to logits for selection; NULL = none */
     struct moesim_token_choice_scratch *scratch;
@@ -84,6 +86,22 @@ static inline int token_choice_threads(const struct token_choice *c)
 static inline float *token_choice_row(const struct token_choice *c)
 {
     return c->scratch->row + (size_t)omp_get_thread_num() * c->scratch->row_size;
+}
+
+/* This thread's ROWS_LANES rows for logits that are made. */
+static inline float *token_choice_made(const struct token_choice *c)
+{
+    return token_choice_row(c) + c->scratch->row_size - ROWS_LANES * (size_t)c->scratch->n_experts;
+}
+
+/* A token's row of logits, at hand or made once more. */
+static inline const float *token_choice_logits(const struct token_choice *c, uint32_t token)
+{
+    if (!c->rows)
+        return c->logits + token * c->stride;
+    float *row = token_choice_made(c);
+    c->rows->make(c->rows->context, token, MOESIM_SLOTS * (uint32_t)omp_get_thread_num(), row);
+    return row;
 }
 
 /* Groups of experts that limit a token's choice; 1 = none, also where all are kept. */

@@ -14,17 +14,30 @@
 /* One token's pairs: first .. last - 1. */
 struct pairs {
     uint32_t first, last, last_chosen;
-    uint32_t withdrawn; /* what the second pair had chosen, where it was withdrawn */
-    const float *logits;
+    uint32_t withdrawn;  /* what the second pair had chosen, where it was withdrawn */
+    const float *logits; /* [E] the token's, or NULL with the next */
+    const float *chosen; /* [k] of what it chose */
 };
 
-static struct pairs pairs_of(const struct token_choice *c, const struct moesim_plan *plan, uint32_t token,
-                             const float *logits)
+static struct pairs pairs_of(const struct moesim_token_choice *p, const struct moesim_token_choice_scratch *scratch,
+                             const struct moesim_plan *plan, uint32_t token)
 {
-    const struct moesim_token_choice *p = c->p;
-    struct pairs a = {.first = plan->first[token], .last = plan->first[token + 1], .logits = logits};
-    a.withdrawn = c->scratch->withdrawn ? c->scratch->withdrawn[token] : MOESIM_NO_EXPERT;
+    struct pairs a = {.first = plan->first[token], .last = plan->first[token + 1]};
+    a.withdrawn = scratch->withdrawn ? scratch->withdrawn[token] : MOESIM_NO_EXPERT;
     a.last_chosen = a.last - a.first > p->k ? a.first + p->k : a.last;
+    return a;
+}
+
+/* The same with its logits; a row that was made is made once more only where `whole`, or rerouting, asks for others
+ * than the chosen ones. */
+static struct pairs pairs_with_logits(const struct token_choice *c, const struct moesim_plan *plan, uint32_t token,
+                                      bool whole)
+{
+    struct pairs a = pairs_of(c->p, c->scratch, plan, token);
+    if (c->rows && !whole && a.last == a.last_chosen)
+        a.chosen = c->rows->logit + (size_t)token * c->p->k;
+    else
+        a.logits = token_choice_logits(c, token);
     return a;
 }
 
@@ -32,6 +45,11 @@ static struct pairs pairs_of(const struct token_choice *c, const struct moesim_p
 static uint32_t choice_of(const struct moesim_plan *plan, const struct pairs *a, uint32_t i)
 {
     return plan->expert[i] == MOESIM_NO_EXPERT && i == a->first + 1 ? a->withdrawn : plan->expert[i];
+}
+
+static float logit_of(const struct moesim_plan *plan, const struct pairs *a, uint32_t i)
+{
+    return a->chosen ? a->chosen[i - a->first] : a->logits[choice_of(plan, a, i)];
 }
 
 static bool counts(const struct moesim_token_choice *p, const struct moesim_plan *plan, const struct pairs *a,
@@ -47,24 +65,25 @@ static float max_logit(const struct moesim_token_choice *p, const struct moesim_
 {
     float max = -INFINITY;
     for (uint32_t i = a->first; i < a->last; i++)
-        if ((plan->fate[i] == MOESIM_KEPT || counts(p, plan, a, i)) && a->logits[choice_of(plan, a, i)] > max)
-            max = a->logits[choice_of(plan, a, i)];
+        if ((plan->fate[i] == MOESIM_KEPT || counts(p, plan, a, i)) && logit_of(plan, a, i) > max)
+            max = logit_of(plan, a, i);
     return max;
 }
 
 /* e^(l - max); where max is +inf, the +inf logits share everything. A logit above the largest of what is weighed
  * belongs to a refused pair and takes no part: its e^(l - max) might be infinite. */
-static float exp_logit(const struct moesim_plan *plan, const struct pairs *a, uint32_t i, float max)
+static float exp_below(float l, float max)
 {
-    const uint32_t expert = choice_of(plan, a, i);
-    if (expert == MOESIM_NO_EXPERT)
-        return 0;
-    const float l = a->logits[expert];
     if (l > max)
         return 0;
     if (isinf(max))
         return max > 0 && l == max ? 1.0f : 0.0f;
     return moesim_expf(l - max);
+}
+
+static float exp_logit(const struct moesim_plan *plan, const struct pairs *a, uint32_t i, float max)
+{
+    return choice_of(plan, a, i) == MOESIM_NO_EXPERT ? 0 : exp_below(logit_of(plan, a, i), max);
 }
 
 /* The sum of what counts and the 1e-20 that implementations add to it; infinite where nothing is to be shared. */
@@ -102,31 +121,32 @@ void token_choice_weights(const struct token_choice *c)
     const struct moesim_token_choice *p = c->p;
     if (p->weight == MOESIM_WEIGHT_NONE && p->scale == 1 && p->capacity_factor <= 0 && !c->scratch->withdrawn)
         return; /* the raw scores are in place and nothing was refused or withdrawn */
+    const bool by_logit = p->weight == MOESIM_WEIGHT_SOFTMAX;
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t i = 0; i < c->scratch->n_chunks; i++)
         for (uint32_t t = c->scratch->chunk[i].first; t < c->scratch->chunk[i].last; t++) {
-            const struct pairs a = pairs_of(c, c->plan, t, c->logits + t * c->stride);
+            const struct pairs a =
+                by_logit ? pairs_with_logits(c, c->plan, t, false) : pairs_of(p, c->scratch, c->plan, t);
             weigh(p, c->plan, &a);
         }
 }
 
-void moesim_token_choice_weigh(const struct moesim_token_choice *p, const struct moesim_batch *batch,
-                               const float *logits, size_t stride, struct moesim_token_choice_scratch *scratch,
-                               struct moesim_plan *plan)
+void moesim_token_choice_gates(const struct moesim_token_choice *p, const float *logit, const float *score,
+                               const uint32_t *expert, float *gate)
 {
-    const struct token_choice c = {.p = p, .batch = batch, .scratch = scratch};
-#pragma omp parallel for schedule(static) num_threads(token_choice_threads(&c))
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        const struct pairs a = pairs_of(&c, plan, t, logits + t * stride);
-        float *scores = token_choice_row(&c);
-        if (a.first < a.last && p->weight != MOESIM_WEIGHT_SOFTMAX)
-            moesim_rows()->scores(p->score, a.logits, batch->n_experts, scores);
-        for (uint32_t i = a.first; i < a.last; i++) {
-            const uint32_t expert = choice_of(plan, &a, i);
-            plan->weight[i] = expert == MOESIM_NO_EXPERT || p->weight == MOESIM_WEIGHT_SOFTMAX ? 0 : scores[expert];
-        }
-        weigh(p, plan, &a);
+    float max = -INFINITY;
+    double sum = 0;
+    for (uint32_t j = 0; j < p->k; j++)
+        if (expert[j] != MOESIM_NO_EXPERT && logit[j] > max)
+            max = logit[j];
+    for (uint32_t j = 0; j < p->k; j++) {
+        const float raw = expert[j] == MOESIM_NO_EXPERT ? 0 : score ? score[j] : exp_below(logit[j], max);
+        gate[j] = raw;
+        sum += raw;
     }
+    const double by = p->weight == MOESIM_WEIGHT_NONE ? 1 : divisor(sum);
+    for (uint32_t j = 0; j < p->k; j++)
+        gate[j] = (float)fmin(gate[j] / by, FLT_MAX);
 }
 
 /* ---- gradient ---- */
@@ -189,23 +209,39 @@ static void score_backward(const struct moesim_token_choice *p, const struct moe
     moesim_score_row_backward(p->score, a->logits, g->value, g->d_value, n_experts, g->d_logits);
 }
 
+/* `row` is scratch for [2][E]. */
+static void pairs_backward(const struct moesim_token_choice *p, const struct moesim_plan *plan, const struct pairs *a,
+                           const float *d_weight, uint32_t n_experts, float *row, float *d_logits)
+{
+    const struct gradient g = {row, row + n_experts, d_logits};
+    if (p->weight == MOESIM_WEIGHT_SOFTMAX)
+        softmax_backward(p, plan, a, d_weight, &g);
+    else
+        score_backward(p, plan, a, d_weight, n_experts, &g);
+}
+
 void token_choice_backward(const struct token_choice *c, const struct moesim_plan *plan, const float *d_weight,
                            float *d_logits, size_t d_stride)
 {
     const struct moesim_token_choice *p = c->p;
-    const uint32_t n_experts = c->batch->n_experts;
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t t = 0; t < c->batch->n_tokens; t++) {
-        float *row = token_choice_row(c);
-        const struct gradient g = {row, row + n_experts, d_logits + t * d_stride};
-        const struct pairs a = pairs_of(c, plan, t, c->logits + t * c->stride);
-        if (a.first == a.last)
+        if (plan->first[t] == plan->first[t + 1])
             continue;
-        if (p->weight == MOESIM_WEIGHT_SOFTMAX)
-            softmax_backward(p, plan, &a, d_weight, &g);
-        else
-            score_backward(p, plan, &a, d_weight, n_experts, &g);
+        const struct pairs a = pairs_with_logits(c, plan, t, p->weight != MOESIM_WEIGHT_SOFTMAX);
+        pairs_backward(p, plan, &a, d_weight, c->scratch->n_experts, token_choice_row(c), d_logits + t * d_stride);
     }
+}
+
+void moesim_token_choice_backward_row(const struct moesim_token_choice *p, const struct moesim_plan *plan,
+                                      uint32_t token, const float *logits, const float *d_weight,
+                                      struct moesim_token_choice_scratch *scratch, float *d_logits)
+{
+    const struct token_choice c = {.p = p, .scratch = scratch};
+    struct pairs a = pairs_of(p, scratch, plan, token);
+    a.logits = logits;
+    if (a.first < a.last)
+        pairs_backward(p, plan, &a, d_weight, scratch->n_experts, token_choice_row(&c), d_logits);
 }
 
 void moesim_token_choice_backward(const struct moesim_token_choice *p, const struct moesim_batch *batch,

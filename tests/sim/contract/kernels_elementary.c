@@ -36,26 +36,71 @@ Test(kernels_elementary, exp)
     cr_assert(isnan(moesim_expf(NAN)));
 }
 
-Test(kernels_elementary, softplus_and_normal_cdf)
+Test(kernels_elementary, softplus)
 {
     float x[1001], y[1001];
-    double worst = 0, worst_cdf = 0;
+    double worst = 0;
     for (int i = 0; i < 1001; i++)
         x[i] = (float)(i - 500) / 20;
     moesim_softplus(x, 1001, y);
     for (int i = 0; i < 1001; i++)
         worst = fmax(worst, fabs(y[i] / log1p(exp(x[i])) - 1));
     cr_assert_lt(worst, 4e-7, "%g", worst);
-    moesim_normal_cdf(x, 1001, y);
-    for (int i = 0; i < 1001; i++)
-        worst_cdf = fmax(worst_cdf, fabs(y[i] - .5 * erfc(-x[i] / sqrt(2))));
-    cr_assert_lt(worst_cdf, 3e-7, "%g", worst_cdf);
 
     float odd[] = {1000, -1000, INFINITY, -INFINITY, NAN};
     moesim_softplus(odd, 5, y);
     cr_assert(y[0] == 1000 && y[1] == 0 && isinf(y[2]) && y[3] == 0 && isnan(y[4]));
-    moesim_normal_cdf(odd, 5, odd); /* in place */
-    cr_assert(odd[0] == 1 && odd[1] == 0 && odd[2] == 1 && odd[3] == 0 && isnan(odd[4]));
+}
+
+/* The distribution function is .5 erfc(-x / sqrt 2); who is above `inside` has that for a rival, all others `outside`.
+ */
+Test(kernels_elementary, chances)
+{
+    static float clean[1001], noisy[1001], width[1001];
+    static double sum[1001];
+    double worst = 0;
+    for (int i = 0; i < 1001; i++) {
+        clean[i] = (float)(i - 500) / 20;
+        noisy[i] = (float)(i % 7);
+        width[i] = (float)(1 + i % 3) / 2;
+        sum[i] = i;
+    }
+    cr_assert(moesim_add_chances(clean, noisy, 4, 5, width, 1001, sum));
+    for (int i = 0; i < 1001; i++) {
+        const double x = (clean[i] - (noisy[i] > 4 ? 4.0 : 5.0)) / width[i];
+        worst = fmax(worst, fabs(sum[i] - i - .5 * erfc(-x / sqrt(2))));
+    }
+    cr_assert_lt(worst, 3e-7, "%g", worst);
+
+    const float odd[] = {INFINITY, -INFINITY, NAN};
+    for (int i = 0; i < 6; i++) {
+        float *at = i % 2 ? &clean[1000 - i] : &noisy[i * 100], was = *at;
+        *at = odd[i / 2];
+        cr_assert_not(moesim_add_chances(clean, noisy, 4, 5, width, 1001, sum), "%d", i);
+        *at = was;
+    }
+    cr_assert_eq(sum[0], .5 * erfc(-(clean[0] - 5) / width[0] / sqrt(2))); /* both 0: nothing was added */
+}
+
+static int falling(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* Against sorting, with few distinct values and with many. */
+Test(kernels_elementary, next_best)
+{
+    const struct moesim_random r = {.seed = 5, .stream = MOESIM_STREAM_TEST};
+    for (uint32_t i = 0; i < 2000; i++) {
+        float x[70], sorted[70];
+        const uint32_t n = 2 + moesim_random_below(&r, 100 * i, 69),
+                       k = 1 + moesim_random_below(&r, 100 * i + 1, n - 1);
+        for (uint32_t e = 0; e < n; e++)
+            x[e] = sorted[e] = (float)moesim_random_below(&r, 100 * i + 2 + e, i % 2 ? 4 : 1000) - 2;
+        qsort(sorted, n, sizeof *sorted, falling);
+        cr_assert_eq(moesim_next_best(x, n, k, sorted[k - 1]), sorted[k], "case %u", i);
+    }
 }
 
 /* Eight interleaved partial sums and the tree ((0+4)+(2+6)) + ((1+5)+(3+7)), in plain C. */
@@ -104,9 +149,11 @@ enum { MOST = 70, MOST_K = 20 };
 /* What one build makes of eight rows of n values. */
 struct built {
     uint32_t expert[8 * MOST_K];
-    float score[8 * MOST_K], out[4 * MOST];
+    float score[8 * MOST_K], out[3 * MOST];
     double sum[3 * MOST], size, squares, entropy;
-    float cut, normal[MOST], uniform[MOST];
+    double chances[MOST];
+    float cut, normal[MOST], uniform[MOST], width[MOST], next_best;
+    bool is_added;
     uint32_t n_above, above[MOST];
     uint32_t n_found[ROWS_COLUMNS], found[ROWS_COLUMNS * 8], n_ordered, order[8 * 8];
     float value[ROWS_COLUMNS * 8];
@@ -164,9 +211,13 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
     rows->scores(select.score, x, n, b->out);
     rows->add_scores(select.score, b->out, n, b->sum + MOST);
     rows->softplus(x, n, b->out + n);
-    rows->normal_cdf(x, n, b->out + 2 * n);
     for (uint32_t j = 0; j < n; j++)
-        b->out[3 * n + j] = rows->exp(x[j]);
+        b->width[j] = 1 + (float)(j % 3);
+    b->is_added = rows->add_chances(x, x, 0.5f, 0.25f, b->width, n, b->chances);
+    b->next_best = rows->next_best(x, n, n / 2, x[0]);
+    b->next_best = isnan(b->next_best) ? 99 : b->next_best;
+    for (uint32_t j = 0; j < n; j++)
+        b->out[2 * n + j] = rows->exp(x[j]);
     rows->sum_scores(select.score, row, 1 + n % 8, n, values, b->sum + 2 * MOST);
     b->size = rows->size(x, n);
     b->entropy = rows->entropy(x, b->out, n);
@@ -176,7 +227,7 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
     rows->normals(&draw, (UINT64_C(1) << 34) - n / 2, n, b->normal); /* where blocks pass 2^32 */
     rows->uniforms(&draw, (UINT64_C(1) << 34) - n / 2, n, b->uniform);
     b->n_above = rows->rank_above(x, n, 0.25f, b->above);
-    for (uint32_t j = 0; j < 4 * n; j++)
+    for (uint32_t j = 0; j < 3 * n; j++)
         b->out[j] = isnan(b->out[j]) ? 99 : b->out[j]; /* the sign of a NaN is free */
     b->size = isnan(b->size) ? 99 : b->size;
 }
