@@ -102,7 +102,7 @@ static void check_text(struct print_table *table)
     struct corpus corpus;
     struct moesim_error err;
     char text[1024];
-    if (!arena || corpus_read("", CORPUS_BY_PATH, arena, &corpus, &err)) {
+    if (!arena || corpus_read(&(struct corpus_choice){.files = ""}, arena, &corpus, &err)) {
         add(table, "real text", "missing", "none", arena ? err.text : "memory is exhausted");
     } else {
         corpus_describe(&corpus, text, sizeof text);

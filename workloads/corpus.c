@@ -1,45 +1,27 @@
 /*
- * Reading a corpus: every file through zlib, which passes plain text as it is.
+ * Reading a corpus into memory, and its words.
  */
 #include "workloads/corpus.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <zlib.h>
 
 #include <moesim/hash.h>
 
 #include "workloads/corpus_list.h"
+#include "workloads/unpack.h"
+#include "workloads/vocabulary.h"
+#include "workloads/words.h"
+
+enum { MAX_CHARACTER = 4 /* bytes in UTF-8 */ };
+#define MAX_LIST_BYTES ((size_t)256 << 20) /* of a word list */
 
 /* The domain being read: heap memory that grows, copied to the arena when its size is known. */
 struct buffer {
     uint8_t *bytes;
     size_t n, room;
 };
-
-/* Without blocking, so that a FIFO is refused rather than waited for. */
-static enum moesim_status open_text(const char *path, gzFile *file, struct moesim_error *err)
-{
-    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return moesim_fail(err, MOESIM_EIO, "%s: text file cannot be read: %s", path, strerror(errno));
-    struct stat st;
-    enum moesim_status status = MOESIM_OK;
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
-        status = moesim_fail(err, MOESIM_EIO, "%s: is not a regular file; a text file is needed", path);
-    else if (st.st_size == 0)
-        status = moesim_fail(err, MOESIM_EIO, "%s: the text file is empty", path);
-    else if (!(*file = gzdopen(fd, "rb")))
-        status = moesim_fail(err, MOESIM_ENOMEM, "no memory to read %s", path);
-    if (status)
-        close(fd);
-    return status;
-}
 
 static enum moesim_status make_room(struct buffer *buffer, size_t n, struct moesim_error *err)
 {
@@ -56,54 +38,49 @@ static enum moesim_status make_room(struct buffer *buffer, size_t n, struct moes
     return MOESIM_OK;
 }
 
-static enum moesim_status read_into(const char *path, gzFile file, struct buffer *buffer, struct moesim_error *err)
+/* Appends a file's first `limit` bytes. */
+static enum moesim_status read_file(const char *path, size_t limit, struct buffer *buffer, struct moesim_error *err)
 {
+    struct unpack *unpack;
     const size_t start = buffer->n, piece = 64 << 10;
-    while (buffer->n - start < CORPUS_MAX_FILE_BYTES) {
-        const enum moesim_status status = make_room(buffer, buffer->n + piece, err);
-        if (status)
-            return status;
-        const int got = gzread(file, buffer->bytes + buffer->n, (unsigned)piece);
-        if (got > 0)
-            buffer->n += (size_t)got;
-        if (got < (int)piece)
-            break;
+    enum moesim_status status = unpack_open(path, &unpack, err);
+    for (size_t got = 1; !status && got && buffer->n - start < limit; buffer->n += got) {
+        got = 0;
+        status = make_room(buffer, buffer->n + piece, err);
+        if (!status)
+            status = unpack_read(unpack, buffer->bytes + buffer->n, piece, &got, err);
     }
-    int reason = Z_OK;
-    gzerror(file, &reason);
-    if (reason == Z_ERRNO)
-        return moesim_fail(err, MOESIM_EIO, "%s: reading failed: %s", path, strerror(errno));
-    if (reason < 0)
-        return moesim_fail(err, MOESIM_EIO, "%s: the gzip data is damaged or truncated after %zu bytes of text", path,
-                           buffer->n - start);
-    if (buffer->n == start)
-        return moesim_fail(err, MOESIM_EIO, "%s: the text file is empty", path);
-    return MOESIM_OK;
-}
-
-static enum moesim_status read_file(const char *path, struct buffer *buffer, struct moesim_error *err)
-{
-    gzFile file = NULL;
-    enum moesim_status status = open_text(path, &file, err);
-    if (status)
-        return status;
-    gzbuffer(file, 128 << 10);
-    status = read_into(path, file, buffer, err);
-    const size_t length = strlen(path);
-    if (!status && length > 3 && !strcmp(path + length - 3, ".gz") && gzdirect(file))
-        status = moesim_fail(err, MOESIM_EIO, "%s: is named .gz but is not gzip data", path);
-    gzclose(file);
+    unpack_close(unpack);
+    if (!status && buffer->n == start)
+        status = moesim_fail(err, MOESIM_EIO, "%s: the text file is empty", path);
     return status;
 }
 
+/* Checks the file that begins at `start`; a character that the limit has cut is taken off. */
+static enum moesim_status check_utf8(const char *path, size_t start, struct buffer *buffer, struct moesim_error *err)
+{
+    const size_t n = buffer->n - start, valid = words_check_utf8(buffer->bytes + start, n);
+    if (valid == n)
+        return MOESIM_OK;
+    if (n < CORPUS_MAX_FILE_BYTES || n - valid >= MAX_CHARACTER)
+        return moesim_fail(err, MOESIM_EIO,
+                           "%s: byte %zu of the text is no UTF-8; convert it (iconv -t UTF-8), or take vocabulary=byte",
+                           path, valid);
+    buffer->n = start + valid;
+    return MOESIM_OK;
+}
+
 /* Reads the files [first, last) of one domain and copies them to the arena. */
-static enum moesim_status read_domain(const struct corpus_list *list, uint32_t first, uint32_t last,
+static enum moesim_status read_domain(const struct corpus_list *list, uint32_t first, uint32_t last, bool utf8,
                                       struct buffer *buffer, struct moesim_arena *arena, struct corpus_domain *domain,
                                       struct moesim_error *err)
 {
     buffer->n = 0;
     for (uint32_t i = first; i < last; i++) {
-        const enum moesim_status status = read_file(list->files[i].path, buffer, err);
+        const size_t start = buffer->n;
+        enum moesim_status status = read_file(list->files[i].path, CORPUS_MAX_FILE_BYTES, buffer, err);
+        if (!status && utf8)
+            status = check_utf8(list->files[i].path, start, buffer, err);
         if (status)
             return status;
     }
@@ -118,8 +95,8 @@ static enum moesim_status read_domain(const struct corpus_list *list, uint32_t f
     return MOESIM_OK;
 }
 
-static enum moesim_status read_list(const struct corpus_list *list, struct moesim_arena *arena, struct corpus *corpus,
-                                    struct moesim_error *err)
+static enum moesim_status read_list(const struct corpus_list *list, bool utf8, struct moesim_arena *arena,
+                                    struct corpus *corpus, struct moesim_error *err)
 {
     corpus->n_domains = list->n_domains;
     corpus->domains = moesim_alloc(arena, list->n_domains, sizeof *corpus->domains);
@@ -134,7 +111,7 @@ static enum moesim_status read_list(const struct corpus_list *list, struct moesi
         struct corpus_domain *domain = &corpus->domains[list->files[first].domain];
         for (last = first + 1; last < list->n_files && list->files[last].domain == list->files[first].domain; last++)
             ;
-        status = read_domain(list, first, last, &buffer, arena, domain, err);
+        status = read_domain(list, first, last, utf8, &buffer, arena, domain, err);
         if (!status && (total += domain->n_bytes) > CORPUS_MAX_BYTES)
             status = moesim_fail(err, MOESIM_EINVAL, "the texts pass 1 GiB; name fewer files");
         if (!status)
@@ -144,11 +121,11 @@ static enum moesim_status read_list(const struct corpus_list *list, struct moesi
     return status;
 }
 
-enum moesim_status corpus_count_domains(const char *files, enum corpus_domains by, uint32_t *n_domains,
+enum moesim_status corpus_count_domains(const struct corpus_choice *choice, uint32_t *n_domains,
                                         struct moesim_error *err)
 {
     struct corpus_list list;
-    const enum moesim_status status = corpus_list_make(files, by, &list, err);
+    const enum moesim_status status = corpus_list_make(choice->files, choice->by, &list, err);
     if (status)
         return status;
     *n_domains = list.n_domains;
@@ -156,15 +133,71 @@ enum moesim_status corpus_count_domains(const char *files, enum corpus_domains b
     return MOESIM_OK;
 }
 
-enum moesim_status corpus_read(const char *files, enum corpus_domains by, struct moesim_arena *arena,
-                               struct corpus *corpus, struct moesim_error *err)
+enum moesim_status corpus_read(const struct corpus_choice *choice, struct moesim_arena *arena, struct corpus *corpus,
+                               struct moesim_error *err)
 {
     struct corpus_list list;
-    enum moesim_status status = corpus_list_make(files, by, &list, err);
+    enum moesim_status status = corpus_list_make(choice->files, choice->by, &list, err);
     if (status)
         return status;
-    status = read_list(&list, arena, corpus, err);
+    status = read_list(&list, choice->utf8, arena, corpus, err);
     corpus_list_free(&list);
+    return status;
+}
+
+/* ---- words ---- */
+
+/* `list` holds the bytes that the vocabulary's words point to. */
+static enum moesim_status read_word_list(const char *path, struct buffer *list, struct vocabulary *vocabulary,
+                                         struct moesim_error *err)
+{
+    enum moesim_status status = read_file(path, MAX_LIST_BYTES + 1, list, err);
+    if (!status && list->n > MAX_LIST_BYTES)
+        status = moesim_fail(err, MOESIM_EIO, "%s: passes 256 MiB; a list of one word a line is needed", path);
+    return status ? status : vocabulary_of_lines(vocabulary, path, list->bytes, list->n, err);
+}
+
+enum moesim_status corpus_count_lines(const char *word_list, uint32_t *n_lines, struct moesim_error *err)
+{
+    struct buffer list = {0};
+    struct vocabulary vocabulary = {0};
+    const enum moesim_status status = read_word_list(word_list, &list, &vocabulary, err);
+    *n_lines = (uint32_t)vocabulary.n_words;
+    vocabulary_free(&vocabulary);
+    free(list.bytes);
+    return status;
+}
+
+static enum moesim_status encode_domain(struct corpus_domain *domain, const struct vocabulary *vocabulary,
+                                        struct moesim_arena *arena, struct moesim_error *err)
+{
+    uint32_t *words = NULL;
+    const enum moesim_status status =
+        vocabulary_encode(vocabulary, domain->bytes, domain->n_bytes, arena, &words, &domain->n_words, err);
+    domain->words = words;
+    if (!status && !domain->n_words)
+        return moesim_fail(err, MOESIM_EIO, "%s: there is no word in this text", domain->name);
+    return status;
+}
+
+enum moesim_status corpus_encode(struct corpus *corpus, const char *word_list, uint32_t n_ids,
+                                 struct moesim_arena *arena, struct moesim_error *err)
+{
+    struct buffer list = {0};
+    struct vocabulary vocabulary = {0};
+    enum moesim_status status = MOESIM_OK;
+    if (word_list) {
+        status = read_word_list(word_list, &list, &vocabulary, err);
+    } else {
+        for (uint32_t d = 0; !status && d < corpus->n_domains; d++)
+            status = vocabulary_count(&vocabulary, corpus->domains[d].bytes, corpus->domains[d].n_bytes, err);
+        if (!status)
+            status = vocabulary_rank(&vocabulary, n_ids, err);
+    }
+    for (uint32_t d = 0; !status && d < corpus->n_domains; d++)
+        status = encode_domain(&corpus->domains[d], &vocabulary, arena, err);
+    vocabulary_free(&vocabulary);
+    free(list.bytes);
     return status;
 }
 

@@ -1,5 +1,5 @@
 /*
- * A corpus: the bytes of text files, plain or gzip, by domain.
+ * A corpus: the bytes or words of text files, plain, gzip or xz, by domain.
  */
 #ifndef MOESIM_WORKLOADS_CORPUS_H
 #define MOESIM_WORKLOADS_CORPUS_H
@@ -14,21 +14,42 @@
 /* What is read of one file and of a corpus; the rest of a larger file is left out, a larger corpus refused. */
 #define CORPUS_MAX_FILE_BYTES ((size_t)8 << 20)
 #define CORPUS_MAX_BYTES ((size_t)1 << 30)
-#define CORPUS_MAX_FILES 4096u
+#define CORPUS_MAX_FILES 32768u
+#define CORPUS_MAX_DEPTH 32u /* of directories below a path */
 
 /* How named paths become domains. */
-#define CORPUS_DOMAIN_CHOICES "path|file"
+#define CORPUS_DOMAIN_CHOICES "path|file|directory"
 enum corpus_domains {
-    CORPUS_BY_PATH, /* each path given, a directory with all its files */
+    CORPUS_BY_PATH, /* each path given, a directory with all that is below it */
     CORPUS_BY_FILE,
+    CORPUS_BY_DIRECTORY, /* each directory in a path given, and what lies in the path itself */
+};
+
+/* Which texts. */
+struct corpus_choice {
+    const char *files;      /* comma-separated files and directories; "" = what Debian machines have */
+    enum corpus_domains by; /* of named files */
+    bool utf8;              /* what is no UTF-8 is refused */
 };
 
 struct corpus_domain {
     const char *name;
-    const uint8_t *bytes; /* [n_bytes] its files one after the other, by name */
-    size_t n_bytes;
+    const uint8_t *bytes;  /* [n_bytes] its files one after the other, by name */
+    const uint32_t *words; /* [n_words] ids, once corpus_encode has made them; else NULL */
+    size_t n_bytes, n_words;
     uint32_t n_files;
 };
+
+/* Its tokens: words, or bytes where there are none. */
+static inline size_t corpus_n_tokens(const struct corpus_domain *domain)
+{
+    return domain->words ? domain->n_words : domain->n_bytes;
+}
+
+static inline uint32_t corpus_token(const struct corpus_domain *domain, size_t i)
+{
+    return domain->words ? domain->words[i] : domain->bytes[i];
+}
 
 struct corpus {
     uint32_t n_domains;
@@ -37,15 +58,24 @@ struct corpus {
     uint64_t hash;                 /* of all bytes */
 };
 
-/* How many domains corpus_read will find, from directory listings alone. `files` is a comma-separated list of files and
- * directories; empty = the built-in choice of what Debian machines have. MOESIM_EIO names a path that is not there. */
-MOESIM_MUST_CHECK enum moesim_status corpus_count_domains(const char *files, enum corpus_domains by,
-                                                          uint32_t *n_domains, struct moesim_error *err);
+/* How many domains corpus_read will find, from directory listings alone. MOESIM_EIO names a path that is not there. */
+MOESIM_MUST_CHECK enum moesim_status corpus_count_domains(const struct corpus_choice *choice, uint32_t *n_domains,
+                                                          struct moesim_error *err);
 
-/* Reads everything into `arena`. MOESIM_EIO names the file that is unreadable, empty, no regular file or damaged gzip.
- */
-MOESIM_MUST_CHECK enum moesim_status corpus_read(const char *files, enum corpus_domains by, struct moesim_arena *arena,
+/* Reads everything into `arena`. MOESIM_EIO names the file that is unreadable, empty, no regular file, damaged when
+ * unpacked, or (utf8) the byte that is no UTF-8. */
+MOESIM_MUST_CHECK enum moesim_status corpus_read(const struct corpus_choice *choice, struct moesim_arena *arena,
                                                  struct corpus *corpus, struct moesim_error *err);
+
+/* Makes the words of UTF-8 text: the `n_ids` - 1 most frequent ones of all domains together get ids from 1 on, all
+ * others 0. With `word_list`, a file of one word a line, that of line i gets id i instead. A domain without a word is
+ * MOESIM_EIO. */
+MOESIM_MUST_CHECK enum moesim_status corpus_encode(struct corpus *corpus, const char *word_list, uint32_t n_ids,
+                                                   struct moesim_arena *arena, struct moesim_error *err);
+
+/* How many words a word_list has. */
+MOESIM_MUST_CHECK enum moesim_status corpus_count_lines(const char *word_list, uint32_t *n_lines,
+                                                        struct moesim_error *err);
 
 /* One line: files, bytes and names of the domains, the hash, and what is missing. */
 void corpus_describe(const struct corpus *corpus, char *text, size_t size);

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <glob.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +66,8 @@ static enum moesim_status add_file(struct corpus_list *list, const char *path, s
 /* Directory order and the locale's collation differ from machine to machine; this order does not. */
 static int by_path(const void *a, const void *b)
 {
-    return strcmp(((const struct corpus_file *)a)->path, ((const struct corpus_file *)b)->path);
+    const struct corpus_file *x = a, *y = b;
+    return x->domain != y->domain ? (x->domain > y->domain) - (x->domain < y->domain) : strcmp(x->path, y->path);
 }
 
 static void sort_from(struct corpus_list *list, uint32_t first)
@@ -74,30 +76,79 @@ static void sort_from(struct corpus_list *list, uint32_t first)
         qsort(list->files + first, list->n_files - first, sizeof *list->files, by_path);
 }
 
-static enum moesim_status add_directory(struct corpus_list *list, const char *path, struct moesim_error *err)
+static enum moesim_status add_entries(struct corpus_list *list, const char *path, uint32_t depth,
+                                      struct moesim_error *err);
+
+/* Links to files are followed, links to directories right below a path that was given only: a link further down that
+ * leads back up would never end. Pipes, devices and empty files are passed over. */
+static enum moesim_status add_entry(struct corpus_list *list, const char *path, uint32_t depth,
+                                    struct moesim_error *err)
 {
+    struct stat st;
+    if (lstat(path, &st))
+        return MOESIM_OK;
+    const bool link = S_ISLNK(st.st_mode);
+    if (link && stat(path, &st))
+        return MOESIM_OK;
+    if (S_ISDIR(st.st_mode))
+        return link && depth ? MOESIM_OK : add_entries(list, path, depth + 1, err);
+    return S_ISREG(st.st_mode) && st.st_size > 0 ? add_file(list, path, err) : MOESIM_OK;
+}
+
+/* Adds all files below a directory to the newest domain, in no order. */
+static enum moesim_status add_entries(struct corpus_list *list, const char *path, uint32_t depth,
+                                      struct moesim_error *err)
+{
+    if (depth > CORPUS_MAX_DEPTH)
+        return moesim_fail(err, MOESIM_EIO, "%s: directories are nested deeper than %u", path, CORPUS_MAX_DEPTH);
     DIR *directory = opendir(path);
     if (!directory)
         return moesim_fail(err, MOESIM_EIO, "%s: cannot be read: %s", path, strerror(errno));
     enum moesim_status status = MOESIM_OK;
-    const uint32_t first = list->n_files;
     for (const struct dirent *entry; !status && (entry = readdir(directory));) {
-        char *file;
-        struct stat st;
+        char *name;
         if (entry->d_name[0] == '.')
             continue;
-        if (asprintf(&file, "%s/%s", path, entry->d_name) < 0) {
+        if (asprintf(&name, "%s/%s", path, entry->d_name) < 0) {
             status = no_memory(err);
             break;
         }
-        if (!stat(file, &st) && S_ISREG(st.st_mode) && st.st_size > 0)
-            status = add_file(list, file, err);
-        free(file);
+        status = add_entry(list, name, depth, err);
+        free(name);
     }
     closedir(directory);
-    if (!status && list->n_files == first)
-        status = moesim_fail(err, MOESIM_EIO, "%s: no text file in this directory", path);
+    return status;
+}
+
+/* Bytes of a file's path that name its domain: all of it, or up to the directory right below `path`. */
+static size_t domain_length(const char *file, const char *path, enum corpus_domains by)
+{
+    const size_t length = strlen(path);
+    const char *below = file + length + 1, *slash = strchr(below, '/');
+    return by == CORPUS_BY_FILE ? strlen(file) : slash ? (size_t)(slash - file) : length;
+}
+
+/* Splits the files from `first` on, which make up the newest domain, into domains of files or directories. */
+static enum moesim_status split_domain(struct corpus_list *list, uint32_t first, const char *path,
+                                       enum corpus_domains by, struct moesim_error *err)
+{
+    for (uint32_t i = first; by == CORPUS_BY_DIRECTORY && i < list->n_files; i++) /* those in `path` itself first */
+        list->files[i].domain += strchr(list->files[i].path + strlen(path) + 1, '/') != NULL;
     sort_from(list, first);
+    free(list->domains[--list->n_domains]);
+    enum moesim_status status = MOESIM_OK;
+    for (uint32_t i = first; !status && i < list->n_files; i++) {
+        char *file = list->files[i].path;
+        const size_t length = domain_length(file, path, by);
+        const char *newest = i > first ? list->domains[list->n_domains - 1] : "";
+        if (strlen(newest) != length || strncmp(newest, file, length) != 0) {
+            const char end = file[length];
+            file[length] = '\0';
+            status = add_domain(list, file, err);
+            file[length] = end;
+        }
+        list->files[i].domain = list->n_domains - 1;
+    }
     return status;
 }
 
@@ -113,15 +164,15 @@ static enum moesim_status add_path(struct corpus_list *list, const char *path, e
     if (!S_ISDIR(st.st_mode))
         return add_file(list, path, err);
     const uint32_t first = list->n_files;
-    status = add_directory(list, path, err);
-    if (!status && by == CORPUS_BY_FILE) {
-        free(list->domains[--list->n_domains]);
-        for (uint32_t i = first; !status && i < list->n_files; i++) {
-            status = add_domain(list, list->files[i].path, err);
-            list->files[i].domain = list->n_domains - 1;
-        }
-    }
-    return status;
+    status = add_entries(list, path, 0, err);
+    if (status)
+        return status;
+    if (list->n_files == first)
+        return moesim_fail(err, MOESIM_EIO, "%s: no text file in this directory", path);
+    if (by != CORPUS_BY_PATH)
+        return split_domain(list, first, path, by, err);
+    sort_from(list, first);
+    return MOESIM_OK;
 }
 
 static enum moesim_status list_named(const char *files, enum corpus_domains by, struct corpus_list *list,

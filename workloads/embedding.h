@@ -1,5 +1,6 @@
 /*
- * A fixed seeded embedding of bytes in context: what stands in for the lower layers of a language model.
+ * A fixed embedding of tokens in context, seeded or from word vectors: what stands in for the lower layers of a
+ * language model.
  */
 #ifndef MOESIM_WORKLOADS_EMBEDDING_H
 #define MOESIM_WORKLOADS_EMBEDDING_H
@@ -10,26 +11,56 @@
 #include <moesim/arena.h>
 #include <moesim/status.h>
 
+#include "workloads/npy.h"
+
 #define EMBEDDING_ROWS 1024u
 
 struct embedding {
     uint32_t d_model;
+    uint32_t vocabulary;
     float *rows;   /* [EMBEDDING_ROWS][d_model] standard normal */
-    float *centre; /* [d_model] taken off every embedded byte; 0 until embedding_centre is called */
-    double decay;  /* of the memory, per byte */
+    float *centre; /* [d_model] taken off every embedded token; 0 until embedding_centre is called */
+    double decay;  /* of the memory, per token */
+    struct npy vectors;
+    uint32_t first_vector, n_vectors; /* ids first_vector .. first_vector + n_vectors - 1 have a vector */
+    float vector_scale;               /* gives them the mean square 1 */
 };
 
-/* `context`: bytes that the memory goes back on average (>= 1). */
+/* `context`: tokens that the memory goes back on average (>= 1). */
 MOESIM_MUST_CHECK enum moesim_status embedding_init(struct embedding *embedding, uint64_t seed, uint32_t d_model,
-                                                    double context, struct moesim_arena *arena,
+                                                    uint32_t vocabulary, double context, struct moesim_arena *arena,
                                                     struct moesim_error *err);
 
-/* Adds `weight` times the sum of the embedded bytes of a sample to the centre; scratch: [d_model]. */
-void embedding_centre(struct embedding *embedding, const uint8_t *bytes, size_t n, double weight, float *scratch);
+/* Opens word vectors, a .npy of real numbers [n, d]. MOESIM_EIO names what is wrong: another shape or type, more rows
+ * or columns than ids and dimensions can count. */
+MOESIM_MUST_CHECK enum moesim_status embedding_open_vectors(const char *path, struct npy *vectors,
+                                                            struct moesim_error *err);
 
-/* hidden [n][d_model] of the n bytes of one sequence, each row of mean square 1 and a function of the bytes up to its
- * own. `share`: the part of a row's square that the memory has, 0 to 1. Scratch: [3 * d_model]. */
-void embedding_sequence(const struct embedding *embedding, const uint32_t *bytes, uint32_t n, double share,
-                        float *scratch, float *hidden);
+/* From now on ids from `first` on are embedded by the rows of `vectors`, which the embedding owns and reads in place;
+ * d_model is their width. MOESIM_EIO for a row that is not finite, or all of them 0. */
+MOESIM_MUST_CHECK enum moesim_status embedding_use_vectors(struct embedding *embedding, const struct npy *vectors,
+                                                           const char *path, uint32_t first, struct moesim_error *err);
+void embedding_finish(struct embedding *embedding);
+
+/* The last tokens of a sequence. */
+enum { EMBEDDING_GRAMS = 3 };
+struct embedding_past {
+    uint32_t last[EMBEDDING_GRAMS]; /* newest first */
+};
+struct embedding_past embedding_start(const struct embedding *embedding);
+
+/* Embeds the next token of a sequence: g [d_model] itself, memory [d_model] from that of the token before (all 0 before
+ * the first; the same array is allowed). */
+void embedding_next(const struct embedding *embedding, struct embedding_past *past, uint32_t token, float *g,
+                    const float *memory_before, float *memory);
+
+/* Adds `weight` times a token's embedding to the centre; scratch: [d_model]. */
+void embedding_centre(struct embedding *embedding, struct embedding_past *past, uint32_t token, double weight,
+                      float *scratch);
+
+/* The hidden state [d_model], of mean square 1, of a token with these g and memory. `share`: the part of the square
+ * that the memory has, 0 to 1. Scratch: [d_model]. */
+void embedding_mix(const struct embedding *embedding, const float *g, const float *memory, double share, float *scratch,
+                   float *hidden);
 
 #endif

@@ -1,61 +1,164 @@
 /*
- * text: the bytes of real text as tokens, with hidden states that a seeded gate routes unevenly and by domain.
+ * text: bytes or words of real text as tokens, with hidden states that a seeded gate routes unevenly and by domain.
  *
- * A step is a batch of sequences of `sequence` bytes, taken in turn from the domains, each from a random place in its
- * text. Hidden states come from embedding.c; the memory's part in them grows with depth, as routing of trained models
- * depends less on the token and more on the topic in later layers. The vocabulary is the 256 bytes. All routers, and
- * all layers of a step, see the same bytes.
+ * Sequences of `sequence` tokens are taken in turn from the domains, each from a random place in its text; batching.c
+ * says which of their tokens make up a step. Hidden states come from embedding.c; the memory's part in them grows with
+ * depth, as routing of trained models depends less on the token and more on the topic in later layers. All routers, and
+ * all layers of a step, see the same tokens.
  */
+#include <string.h>
+
 #include <moesim/random.h>
 #include <moesim/workload.h>
 
+#include "workloads/batching.h"
 #include "workloads/corpus.h"
 #include "workloads/embedding.h"
 #include "workloads/table.h"
+#include "workloads/vocabulary.h"
 
-enum { CENTRE_WINDOWS = 48, CENTRE_BYTES = 256 };
+enum { CENTRE_WINDOWS = 48, CENTRE_TOKENS = 256, CHUNK_ROWS = 256, N_BYTES = 256, DEFAULT_WORDS = 16384 };
+enum { WARM_UP_CONTEXTS = 16 }; /* what is further back weighs less than exp(-16), a float's last bit */
+
+enum text_vocabulary { VOCABULARY_BYTE, VOCABULARY_WORD };
 
 struct text_params {
     const char *files;
-    uint32_t domains; /* enum corpus_domains */
+    uint32_t domains;    /* enum corpus_domains */
+    uint32_t vocabulary; /* enum text_vocabulary */
+    uint32_t words;
+    const char *vectors, *word_list;
     uint32_t sequence, context;
     double mixing, common, gate_std;
+    struct batching_params batching;
 };
 
 static const struct moesim_param params[] = {
-    MOESIM_PARAM(
-        struct text_params, files, "", 0, 0,
-        "text files or directories, comma-separated, plain or .gz, at most 8 MiB of each; empty = Debian's own "
-        "prose, code and German"),
+    MOESIM_PARAM(struct text_params, files, "", 0, 0,
+                 "text files or directories, comma-separated, plain, .gz or .xz, at most 8 MiB of each; empty = "
+                 "Debian's own prose, code and German"),
     MOESIM_CHOICE(struct text_params, domains, "path", CORPUS_DOMAIN_CHOICES,
-                  "what a domain is: each path of `files`, or every single file"),
-    MOESIM_PARAM(struct text_params, sequence, "256", 1, 1 << 20, "bytes of one sequence"),
-    MOESIM_PARAM(struct text_params, context, "64", 1, 65536, "bytes that the memory of preceding text goes back"),
+                  "what a domain is: each path of `files`, every single file, or every directory in the paths"),
+    MOESIM_CHOICE(struct text_params, vocabulary, "byte", "byte|word",
+                  "what a token is: a byte, or a word or sign of UTF-8 text in any script"),
+    MOESIM_PARAM(struct text_params, words, "16384", 2, VOCABULARY_MAX_WORDS,
+                 "word: ids; the most frequent words have one of their own, all others share id 0"),
+    MOESIM_PARAM(struct text_params, vectors, "", 0, 0,
+                 "word vectors as embeddings, a .npy [words, dimensions] of real numbers; d_model is their width"),
+    MOESIM_PARAM(struct text_params, word_list, "", 0, 0,
+                 "the words of `vectors`, a file of one a line; bytes need none, for them it is 256 rows"),
+    MOESIM_PARAM(struct text_params, sequence, "256", 1, 1 << 20, "tokens of one sequence"),
+    MOESIM_PARAM(struct text_params, context, "64", 1, 65536, "tokens that the memory of preceding text goes back"),
     MOESIM_PARAM(struct text_params, mixing, "0.6", 0, 1,
                  "the memory's share of a hidden state's square, mean over layers"),
     MOESIM_PARAM(struct text_params, common, "0.3", 0, 1,
                  "how much of what all texts have in common stays in the hidden states: more makes loads less even"),
     MOESIM_PARAM(struct text_params, gate_std, "2", 1e-6, 1e6, "standard deviation of the seeded gate's logits"),
+    BATCHING_PARAMS(struct text_params, batching),
     MOESIM_PARAM_END,
 };
 
 struct text {
     struct text_params p;
     uint64_t seed;
-    uint32_t n_layers, n_tokens, n_sequences;
+    uint32_t n_layers, n_tokens;
     struct corpus corpus;
     struct embedding embedding;
+    struct batching *batching;
+    float *own, *memory;                       /* [n_tokens][d_model] of the tokens of step `last` - 1 */
     float *hidden;                             /* [n_tokens][d_model] */
-    float *scratch;                            /* [n_sequences][3 * d_model] */
+    float *scratch;                            /* [n_tokens / CHUNK_ROWS + 1][d_model] */
+    uint32_t *run;                             /* [n_tokens + 1] first tokens of runs of one sequence */
     uint32_t *token_id, *sequence_id, *domain; /* [n_tokens] */
+    uint64_t last;
 };
+
+/* ---- what the parameters fix ---- */
+
+/* Ids of the vocabulary; with `vectors` what fits them, in *vectors when that is not NULL. */
+static enum moesim_status count_ids(const struct text_params *p, struct npy *vectors, uint32_t *n_ids,
+                                    struct moesim_error *err)
+{
+    const bool word = p->vocabulary == VOCABULARY_WORD;
+    *n_ids = word ? p->words : N_BYTES;
+    if (p->words != DEFAULT_WORDS && (!word || *p->word_list))
+        return moesim_fail(err, MOESIM_EINVAL, "words has no effect %s",
+                           word ? "beside word_list" : "without vocabulary=word");
+    if (!*p->vectors && !*p->word_list)
+        return MOESIM_OK;
+    if (!*p->vectors || word != (*p->word_list != '\0'))
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "word vectors take vocabulary=word, vectors=FILE.npy and word_list=FILE; those of bytes no "
+                           "word_list");
+    uint32_t n_words = N_BYTES;
+    enum moesim_status status = word ? corpus_count_lines(p->word_list, &n_words, err) : MOESIM_OK;
+    if (!status)
+        status = embedding_open_vectors(p->vectors, vectors, err);
+    if (status)
+        return status;
+    *n_ids = n_words + word;
+    if (vectors->shape[0] == n_words)
+        return MOESIM_OK;
+    status = moesim_fail(err, MOESIM_EIO, "%s: has %llu rows, %s has %u%s", p->vectors,
+                         (unsigned long long)vectors->shape[0], word ? p->word_list : "the vocabulary of bytes",
+                         n_words, word ? " words" : "");
+    npy_close(vectors);
+    return status;
+}
 
 static enum moesim_status text_shape(const void *params_, struct moesim_workload_shape *shape, struct moesim_error *err)
 {
     const struct text_params *p = params_;
-    shape->vocabulary = 256;
+    const struct corpus_choice choice = {.files = p->files, .by = p->domains};
+    struct npy vectors = {0};
+    enum moesim_status status = batching_check(&p->batching, err);
+    if (!status)
+        status = count_ids(p, &vectors, &shape->vocabulary, err);
+    if (status)
+        return status;
     shape->gate_std = p->gate_std;
-    return corpus_count_domains(p->files, p->domains, &shape->n_domains, err);
+    shape->d_model = vectors.n_dimensions ? (uint32_t)vectors.shape[1] : 0;
+    npy_close(&vectors);
+    return corpus_count_domains(&choice, &shape->n_domains, err);
+}
+
+/* ---- setting up ---- */
+
+static enum moesim_status read_texts(struct text *x, uint32_t n_ids, struct moesim_arena *arena,
+                                     struct moesim_error *err)
+{
+    const struct text_params *p = &x->p;
+    const bool word = p->vocabulary == VOCABULARY_WORD;
+    const struct corpus_choice choice = {p->files, p->domains, word};
+    const enum moesim_status status = corpus_read(&choice, arena, &x->corpus, err);
+    return status || !word ? status : corpus_encode(&x->corpus, *p->word_list ? p->word_list : NULL, n_ids, arena, err);
+}
+
+/* The embedding owns the vectors from its first field on, whatever fails after. */
+static enum moesim_status make_embedding(struct text *x, const struct moesim_workload_env *env, uint32_t n_ids,
+                                         const struct npy *vectors, struct moesim_error *err)
+{
+    const enum moesim_status status =
+        embedding_init(&x->embedding, env->seed, env->d_model, n_ids, x->p.context, env->arena, err);
+    if (status || !vectors->n_dimensions)
+        return status;
+    return embedding_use_vectors(&x->embedding, vectors, x->p.vectors, x->p.vocabulary == VOCABULARY_WORD, err);
+}
+
+static enum moesim_status allocate(struct text *x, const struct moesim_workload_env *env, struct moesim_error *err)
+{
+    const size_t n = env->n_tokens, d = env->d_model;
+    x->own = moesim_alloc(env->arena, n * d, sizeof *x->own);
+    x->memory = moesim_alloc(env->arena, n * d, sizeof *x->memory);
+    x->hidden = moesim_alloc(env->arena, n * d, sizeof *x->hidden);
+    x->scratch = moesim_alloc(env->arena, (n / CHUNK_ROWS + 1) * d, sizeof *x->scratch);
+    x->run = moesim_alloc(env->arena, n + 1, sizeof *x->run);
+    x->token_id = moesim_alloc(env->arena, n, sizeof *x->token_id);
+    x->sequence_id = moesim_alloc(env->arena, n, sizeof *x->sequence_id);
+    x->domain = moesim_alloc(env->arena, n, sizeof *x->domain);
+    if (!x->own || !x->memory || !x->hidden || !x->scratch || !x->run || !x->token_id || !x->sequence_id || !x->domain)
+        return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u tokens of %u dimensions", env->n_tokens, env->d_model);
+    return MOESIM_OK;
 }
 
 /* Takes the mean over domains off the embedding, from some windows spread over each text. */
@@ -65,13 +168,13 @@ static void fit_centre(struct text *x)
     const size_t n_windows = n_domains < CENTRE_WINDOWS ? CENTRE_WINDOWS / n_domains : 1;
     for (uint32_t d = 0; d < n_domains; d++) {
         const struct corpus_domain *domain = &x->corpus.domains[d];
-        const size_t apart = (domain->n_bytes + n_windows - 1) / n_windows;
-        const size_t window = apart < CENTRE_BYTES ? apart : CENTRE_BYTES;
-        const double weight =
-            (1 - x->p.common) / n_domains * (double)apart / ((double)window * (double)domain->n_bytes);
-        for (size_t at = 0; at < domain->n_bytes; at += apart) {
-            const size_t left = domain->n_bytes - at;
-            embedding_centre(&x->embedding, domain->bytes + at, left < window ? left : window, weight, x->scratch);
+        const size_t n = corpus_n_tokens(domain), apart = (n + n_windows - 1) / n_windows;
+        const size_t window = apart < CENTRE_TOKENS ? apart : CENTRE_TOKENS;
+        const double weight = (1 - x->p.common) / n_domains * (double)apart / ((double)window * (double)n);
+        for (size_t at = 0; at < n; at += apart) {
+            struct embedding_past past = embedding_start(&x->embedding);
+            for (size_t i = at; i < n && i < at + window; i++)
+                embedding_centre(&x->embedding, &past, corpus_token(domain, i), weight, x->scratch);
         }
     }
 }
@@ -80,41 +183,104 @@ static enum moesim_status text_init(void *state, const void *params_, const stru
                                     struct moesim_error *err)
 {
     struct text *x = state;
+    struct npy vectors = {0};
+    uint32_t n_ids;
     x->p = *(const struct text_params *)params_;
     x->seed = env->seed;
     x->n_layers = env->n_layers;
     x->n_tokens = env->n_tokens;
-    x->n_sequences = env->n_tokens / x->p.sequence + (env->n_tokens % x->p.sequence != 0);
-    enum moesim_status status = corpus_read(x->p.files, x->p.domains, env->arena, &x->corpus, err);
+    const struct batching_source source = {.length = x->p.sequence};
+    enum moesim_status status = count_ids(&x->p, &vectors, &n_ids, err);
+    if (!status && vectors.n_dimensions && vectors.shape[1] != env->d_model)
+        status = moesim_fail(err, MOESIM_EINVAL, "%s: has %llu dimensions, the study's d_model is %u", x->p.vectors,
+                             (unsigned long long)vectors.shape[1], env->d_model);
     if (!status)
-        status = embedding_init(&x->embedding, env->seed, env->d_model, x->p.context, env->arena, err);
-    if (status)
+        status = read_texts(x, n_ids, env->arena, err);
+    if (!status)
+        status = batching_create(&x->p.batching, &source, env->seed, env->n_tokens, env->arena, &x->batching, err);
+    if (!status)
+        status = allocate(x, env, err);
+    if (!status)
+        status = make_embedding(x, env, n_ids, &vectors, err);
+    if (status) {
+        npy_close(&vectors);
+        x->embedding.vectors = (struct npy){0};
         return status;
-    x->hidden = moesim_alloc(env->arena, (size_t)env->n_tokens * env->d_model, sizeof *x->hidden);
-    x->scratch = moesim_alloc(env->arena, (size_t)x->n_sequences * env->d_model, 3 * sizeof *x->scratch);
-    x->token_id = moesim_alloc(env->arena, env->n_tokens, sizeof *x->token_id);
-    x->sequence_id = moesim_alloc(env->arena, env->n_tokens, sizeof *x->sequence_id);
-    x->domain = moesim_alloc(env->arena, env->n_tokens, sizeof *x->domain);
-    if (!x->hidden || !x->scratch || !x->token_id || !x->sequence_id || !x->domain)
-        return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u tokens of %u dimensions", env->n_tokens, env->d_model);
+    }
     if (env->n_tokens)
         fit_centre(x);
     return MOESIM_OK;
 }
 
-/* Sequence q of a step: its bytes and labels at tokens [first, last). A text shorter than the sequence is repeated. */
-static void take_sequence(const struct text *x, uint32_t step, uint32_t q, uint32_t first, uint32_t last)
+/* ---- a step ---- */
+
+/* A sequence's domain, and where in the text it begins. A text shorter than the sequence is repeated. */
+static const struct corpus_domain *find_sequence(const struct text *x, uint64_t sequence, uint32_t *d, size_t *at)
 {
-    const uint32_t d = (uint32_t)(((uint64_t)step * x->n_sequences + q) % x->corpus.n_domains);
-    const struct corpus_domain *domain = &x->corpus.domains[d];
-    const uint32_t n_bytes = (uint32_t)domain->n_bytes; /* at most CORPUS_MAX_BYTES */
-    const struct moesim_random random = {x->seed, MOESIM_STREAM_WORKLOAD + 2, 0, step};
-    uint32_t at = moesim_random_below(&random, q, n_bytes > x->p.sequence ? n_bytes - x->p.sequence + 1 : n_bytes);
+    *d = (uint32_t)(sequence % x->corpus.n_domains);
+    const struct corpus_domain *domain = &x->corpus.domains[*d];
+    const uint32_t n = (uint32_t)corpus_n_tokens(domain); /* at most CORPUS_MAX_BYTES */
+    const uint32_t length = x->p.sequence, per_step = x->n_tokens / length + (x->n_tokens % length != 0);
+    const struct moesim_random random = {x->seed, MOESIM_STREAM_WORKLOAD + 2, 0, (uint32_t)(sequence / per_step)};
+    *at = moesim_random_below(&random, sequence % per_step, n > length ? n - length + 1 : n);
+    return domain;
+}
+
+/* Tokens [first, last) of the step, which follow each other in one sequence: what came before them in it is gone
+ * through first, as far as it matters. */
+static void embed_run(struct text *x, const struct batching_step *places, uint32_t first, uint32_t last)
+{
+    const struct embedding *e = &x->embedding;
+    const size_t width = e->d_model;
+    const uint64_t position = places->position[first], before = (uint64_t)x->p.context * WARM_UP_CONTEXTS;
+    const uint64_t base = x->p.batching.batching == BATCHING_CONTIGUOUS ? places->sequence[0] : 0;
+    float *own = x->own + first * width, *memory = x->memory + first * width;
+    uint32_t d;
+    size_t start;
+    const struct corpus_domain *domain = find_sequence(x, places->sequence[first], &d, &start);
+    const size_t n = corpus_n_tokens(domain);
+    struct embedding_past past = embedding_start(e);
+    memset(memory, 0, width * sizeof *memory);
+    for (uint64_t i = position > before ? position - before : 0; i < position; i++)
+        embedding_next(e, &past, corpus_token(domain, (start + i) % n), own, memory, memory);
     for (uint32_t t = first; t < last; t++) {
-        x->token_id[t] = domain->bytes[at];
-        x->sequence_id[t] = q;
+        x->token_id[t] = corpus_token(domain, (start + places->position[t]) % n);
         x->domain[t] = d;
-        at = at + 1 < n_bytes ? at + 1 : 0;
+        x->sequence_id[t] = (uint32_t)(places->sequence[t] - base);
+        embedding_next(e, &past, x->token_id[t], x->own + t * width, t > first ? x->memory + (t - 1) * width : memory,
+                       x->memory + t * width);
+    }
+}
+
+/* Where the step's runs of one sequence begin; the end is the last entry. Padding is a run that is not embedded. */
+static uint32_t find_runs(struct text *x, const struct batching_step *places)
+{
+    uint32_t n = 0;
+    for (uint32_t t = 0; t < x->n_tokens; t++) {
+        const bool follows =
+            t && places->sequence[t] == places->sequence[t - 1] && places->position[t] == places->position[t - 1] + 1;
+        if (!follows || (places->padding && places->padding[t] != places->padding[t - 1]))
+            x->run[n++] = t;
+    }
+    x->run[n] = x->n_tokens;
+    return n;
+}
+
+static void take_step(struct text *x, const struct batching_step *places)
+{
+    const uint32_t n_runs = find_runs(x, places);
+    const size_t width = x->embedding.d_model;
+#pragma omp parallel for schedule(dynamic, 4)
+    for (uint32_t r = 0; r < n_runs; r++) {
+        const uint32_t first = x->run[r], last = x->run[r + 1];
+        if (!(places->padding && places->padding[first])) {
+            embed_run(x, places, first, last);
+            continue;
+        }
+        memset(x->own + first * width, 0, (last - first) * width * sizeof *x->own);
+        memset(x->memory + first * width, 0, (last - first) * width * sizeof *x->memory);
+        for (uint32_t t = first; t < last; t++)
+            x->token_id[t] = x->sequence_id[t] = x->domain[t] = 0;
     }
 }
 
@@ -130,22 +296,25 @@ static enum moesim_status text_step(void *state, uint32_t step, uint32_t layer, 
 {
     (void)err;
     struct text *x = state;
-    const uint32_t d_model = x->embedding.d_model, sequence = x->p.sequence;
+    const struct batching_step places = batching_step(x->batching, step);
+    const size_t width = x->embedding.d_model;
+    const uint32_t n_chunks = x->n_tokens / CHUNK_ROWS + (x->n_tokens % CHUNK_ROWS != 0);
     const double share = layer_share(x, layer);
+    if (x->last != step + 1ull)
+        take_step(x, &places);
+    x->last = step + 1ull;
 #pragma omp parallel for schedule(static)
-    for (uint32_t q = 0; q < x->n_sequences; q++) {
-        const uint32_t first = q * sequence;
-        const uint32_t last = x->n_tokens - first < sequence ? x->n_tokens : first + sequence;
-        take_sequence(x, step, q, first, last);
-        embedding_sequence(&x->embedding, x->token_id + first, last - first, share,
-                           x->scratch + (size_t)q * 3 * d_model, x->hidden + (size_t)first * d_model);
-    }
+    for (uint32_t chunk = 0; chunk < n_chunks; chunk++)
+        for (uint32_t t = chunk * CHUNK_ROWS; t < x->n_tokens && t < (chunk + 1) * CHUNK_ROWS; t++)
+            embedding_mix(&x->embedding, x->own + t * width, x->memory + t * width, share, x->scratch + chunk * width,
+                          x->hidden + t * width);
     batch->n_tokens = x->n_tokens;
-    batch->d_model = d_model;
+    batch->d_model = x->embedding.d_model;
     batch->hidden = x->hidden;
     batch->token_id = x->token_id;
     batch->sequence_id = x->sequence_id;
     batch->domain = x->domain;
+    batch->padding = places.padding;
     return MOESIM_OK;
 }
 
@@ -154,11 +323,16 @@ static void text_provenance(const void *state, char *text, size_t size)
     corpus_describe(&((const struct text *)state)->corpus, text, size);
 }
 
+static void text_finish(void *state)
+{
+    embedding_finish(&((struct text *)state)->embedding);
+}
+
 const struct moesim_workload moesim_workload_text = {
     MOESIM_WORKLOAD_HEAD,
     .provides = MOESIM_NEEDS_HIDDEN | MOESIM_NEEDS_TOKEN_IDS | MOESIM_NEEDS_SEQUENCES,
     .name = "text",
-    .summary = "bytes of real text, embedded in their context",
+    .summary = "bytes or words of real text, embedded in their context",
     .reference = "hash embeddings: Svenstrup et al., NIPS 2017",
     .params = params,
     .params_size = sizeof(struct text_params),
@@ -167,4 +341,5 @@ const struct moesim_workload moesim_workload_text = {
     .init = text_init,
     .step = text_step,
     .provenance = text_provenance,
+    .finish = text_finish,
 };

@@ -34,8 +34,10 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
     const uint64_t pair = 13 + 8 /* expert view, check */ + 16 /* router scratch */;
     const uint64_t weights =
         p->mode == MOESIM_MODE_EXECUTE ? (uint64_t)m->layers * m->experts * 3 * m->d_model * m->d_ff * 4 : 0;
-    const uint64_t activations =
-        tokens * m->d_model * 4 * (p->mode == MOESIM_MODE_EXECUTE ? 2 + (uint64_t)m->top_k : 1);
+    const bool has_hidden = (p->workload->provides | p->workload_shape.provides) & MOESIM_NEEDS_HIDDEN;
+    const uint64_t rows = (has_hidden ? 3 : 1) /* a workload may mix them from parts */ +
+                          (p->mode == MOESIM_MODE_EXECUTE ? 1 + (uint64_t)m->top_k : 0);
+    const uint64_t activations = tokens * m->d_model * 4 * rows;
     const uint64_t gates = (uint64_t)m->layers * (columns + (uint64_t)m->d_model * shape.n_columns * 4);
     return columns * 2 + gates + shape.max_pairs * pair + weights + activations +
            (p->has_cluster ? moesim_placing_bytes(p, shape.n_experts ? shape.n_experts : m->experts) : 0) +

@@ -45,18 +45,26 @@ static void note_loads(struct moesim_experiment *e, uint32_t l)
         experiment_note(e, MOESIM_LOAD_CHURN, l, moesim_load_churn(layer->load, layer->previous_load, n));
 }
 
+static uint32_t count_tokens(const struct moesim_batch *batch)
+{
+    uint32_t n = batch->n_tokens;
+    for (uint32_t t = 0; batch->padding && t < batch->n_tokens; t++)
+        n -= batch->padding[t] != 0;
+    return n;
+}
+
 /* Kept pairs, and tokens that hold one; padding is not counted. */
 static void note_drops(struct moesim_experiment *e, const struct moesim_batch *batch, uint32_t l)
 {
     const struct moesim_plan *plan = &e->plan;
-    uint64_t kept = 0, served_tokens = 0, tokens = 0;
+    const uint32_t tokens = count_tokens(batch);
+    uint64_t kept = 0, served_tokens = 0;
     for (uint32_t t = 0; t < plan->n_tokens; t++) {
         uint32_t of_token = 0;
         for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
             of_token += plan->fate[i] == MOESIM_KEPT;
         kept += of_token;
         served_tokens += of_token > 0;
-        tokens += !(batch->padding && batch->padding[t]);
     }
     if (plan->n_wanted > 0)
         experiment_note(e, MOESIM_DROPPED_FRACTION, l, 1 - (double)kept / (double)plan->n_wanted);
@@ -172,7 +180,7 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
                                        &p->options, e->shape.expert_kind, &pricing->work, &cost, err);
             if (status != MOESIM_OK)
                 return status;
-            note_cost(&pricing->tally, l, e->step, batch->n_tokens, p->micro_batches, &cost);
+            note_cost(&pricing->tally, l, e->step, count_tokens(batch), p->micro_batches, &cost);
             note_memory(e, pricing, l);
         } else {
             moesim_cost_flop(&e->plan, batch, &p->model, &p->options, 1, e->shape.expert_kind, e->kept, &cost);

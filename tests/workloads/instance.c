@@ -2,6 +2,7 @@
 
 #include <criterion/criterion.h>
 #include <ftw.h>
+#include <lzma.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,18 @@ const char *folder_write_gzip(const char *name, const void *bytes, size_t n)
     cr_assert(file);
     cr_assert_eq(gzwrite(file, bytes, (unsigned)n), (int)n);
     cr_assert_eq(gzclose(file), Z_OK);
+    return path;
+}
+
+const char *folder_write_xz(const char *name, const void *bytes, size_t n)
+{
+    const size_t room = lzma_stream_buffer_bound(n);
+    uint8_t *packed = malloc(room);
+    size_t size = 0;
+    cr_assert(packed);
+    cr_assert_eq(lzma_easy_buffer_encode(1, LZMA_CHECK_CRC64, NULL, bytes, n, packed, &size, room), LZMA_OK);
+    const char *path = folder_write(name, packed, size);
+    free(packed);
     return path;
 }
 

@@ -18,6 +18,7 @@ const char *folder_path(const char *name);
 /* Writes a file into the folder and returns its path. */
 const char *folder_write(const char *name, const void *bytes, size_t n);
 const char *folder_write_gzip(const char *name, const void *bytes, size_t n);
+const char *folder_write_xz(const char *name, const void *bytes, size_t n);
 
 struct instance {
     const struct moesim_workload *workload;

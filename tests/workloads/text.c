@@ -209,6 +209,26 @@ static double cosine(const float *a, const float *b, uint32_t d)
     return ab;
 }
 
+/* Hidden states of a whole sequence, and a sample's sum. Scratch: [3 * d_model]. */
+static void embed_sequence(const struct embedding *e, const uint32_t *bytes, uint32_t n, double share, float *scratch,
+                           float *hidden)
+{
+    const uint32_t d = e->d_model;
+    struct embedding_past past = embedding_start(e);
+    memset(scratch, 0, d * sizeof *scratch);
+    for (uint32_t t = 0; t < n; t++) {
+        embedding_next(e, &past, bytes[t], scratch + d, scratch, scratch);
+        embedding_mix(e, scratch + d, scratch, share, scratch + (size_t)2 * d, hidden + (size_t)t * d);
+    }
+}
+
+static void embed_centre(struct embedding *e, const uint8_t *bytes, uint32_t n, float *scratch)
+{
+    struct embedding_past past = embedding_start(e);
+    for (uint32_t t = 0; t < n; t++)
+        embedding_centre(e, &past, bytes[t], 1, scratch);
+}
+
 /* Row t does not change when later bytes do; equal contexts give nearly equal rows, other contexts do not. */
 Test(text, hidden_states_look_back_only)
 {
@@ -216,7 +236,7 @@ Test(text, hidden_states_look_back_only)
     struct moesim_arena *arena = moesim_arena_create(0);
     struct embedding e;
     struct moesim_error err;
-    cr_assert_eq(embedding_init(&e, 3, D, 8, arena, &err), MOESIM_OK);
+    cr_assert_eq(embedding_init(&e, 3, D, 256, 8, arena, &err), MOESIM_OK);
     float *scratch = moesim_alloc(arena, 3 * D, sizeof *scratch), *hidden[3];
     uint32_t bytes[3][N];
     for (uint32_t v = 0; v < 3; v++) {
@@ -227,7 +247,7 @@ Test(text, hidden_states_look_back_only)
     for (uint32_t t = 150; t < N; t++)
         bytes[1][t] = 'x';
     for (uint32_t v = 0; v < 2; v++)
-        embedding_sequence(&e, bytes[v], N, 0.5, scratch, hidden[v]);
+        embed_sequence(&e, bytes[v], N, 0.5, scratch, hidden[v]);
     cr_assert_arr_eq(hidden[0], hidden[1], 150 * D * sizeof(float));
     cr_assert(memcmp(hidden[0] + 150 * D, hidden[1] + 150 * D, D * sizeof(float)));
     for (uint32_t t = 120; t < 173; t++) {
@@ -250,19 +270,19 @@ Test(text, memory_is_a_decayed_mean)
     uint32_t bytes[N];
     float scratch[3 * D], last[N][D], memory[N][D];
     double g[N][D];
-    cr_assert_eq(embedding_init(&e, 3, D, 5, arena, &err), MOESIM_OK);
+    cr_assert_eq(embedding_init(&e, 3, D, 256, 5, arena, &err), MOESIM_OK);
     for (uint32_t t = 0; t < N; t++) {
         bytes[t] = text[t];
-        cr_assert_eq(embedding_init(&sample, 3, D, 5, arena, &err), MOESIM_OK);
-        embedding_centre(&sample, text, t + 1, 1, scratch);
+        cr_assert_eq(embedding_init(&sample, 3, D, 256, 5, arena, &err), MOESIM_OK);
+        embed_centre(&sample, text, t + 1, scratch);
         for (uint32_t j = 0; j < D; j++) {
             g[t][j] = (double)sample.centre[j];
             for (uint32_t i = 0; i < t; i++)
                 g[t][j] -= g[i][j];
         }
     }
-    embedding_sequence(&e, bytes, N, 0, scratch, last[0]);
-    embedding_sequence(&e, bytes, N, 1, scratch, memory[0]);
+    embed_sequence(&e, bytes, N, 0, scratch, last[0]);
+    embed_sequence(&e, bytes, N, 1, scratch, memory[0]);
     cr_assert_arr_eq(last[4], last[26], D * sizeof(float));  /* "(a" after a blank */
     cr_assert(memcmp(last[4], last[19], D * sizeof(float))); /* "a" after "n " */
     for (uint32_t t = 0; t < N; t++) {
