@@ -11,6 +11,7 @@
 #include "cli/print_table.h"
 #include "cli/provenance.h"
 #include "cli/verbs.h"
+#include "sim/layer/products.h"
 #include "version.h"
 #include "workloads/corpus.h"
 
@@ -133,6 +134,7 @@ static int doctor(const struct cli_call *call)
         add(table, "processor", "ok", provenance_cpu(), "");
         add(table, "threads", "ok", cores, "");
         add(table, "routing kernels", "ok", moesim_kernel_path(), "");
+        add(table, "expert kernels", "ok", moesim_products_path(moesim_products_find(NULL)), "");
         check_blas(table);
         check_gnuplot(table);
         check_text(table);

@@ -157,7 +157,7 @@ static enum moesim_status create_layer(struct moesim_experiment *e, uint32_t l, 
                                   e->arena, err);
     if (status == MOESIM_OK && p->mode == MOESIM_MODE_EXECUTE)
         status = moesim_layer_init(&layer->experts, p->seed, l, &p->model, experts, e->shape.expert_kind, p->n_tokens,
-                                   e->shape.max_pairs, e->arena, err);
+                                   e->shape.max_pairs, false, moesim_products_find(NULL), e->arena, err);
     return status;
 }
 
@@ -314,7 +314,7 @@ enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct 
     char path[128];
     snprintf(path, sizeof path, "routing %s%s%s", moesim_kernel_path(),
              e->first->mode == MOESIM_MODE_EXECUTE ? ", experts " : "",
-             e->first->mode == MOESIM_MODE_EXECUTE ? moesim_layer_kernel_path() : "");
+             e->first->mode == MOESIM_MODE_EXECUTE ? moesim_products_path(moesim_products_find(NULL)) : "");
     for (uint32_t i = 0; i < e->n_points; i++) {
         const struct moesim_point *p = e->pricing[i].point;
         outcomes[i] = (struct moesim_outcome){.arena = e->arena,

@@ -4,6 +4,7 @@
 #include "sim/experiment/experiment.h"
 #include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
+#include "sim/layer/layer.h"
 
 uint64_t moesim_experiment_memory(const struct moesim_point *p)
 {
@@ -32,14 +33,16 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
         return 0;
     const uint64_t tokens = p->n_tokens, columns = tokens * shape.n_columns * sizeof(float);
     const uint64_t pair = 13 + 8 /* expert view, check */ + 16 /* router scratch */;
-    const uint64_t weights =
-        p->mode == MOESIM_MODE_EXECUTE ? (uint64_t)m->layers * m->experts * 3 * m->d_model * m->d_ff * 4 : 0;
+    const bool executes = p->mode == MOESIM_MODE_EXECUTE;
+    const uint64_t experts = executes
+                                 ? m->layers * moesim_layer_bytes(m, shape.n_experts ? shape.n_experts : m->experts,
+                                                                  p->n_tokens, shape.max_pairs)
+                                 : 0;
     const bool has_hidden = (p->workload->provides | p->workload_shape.provides) & MOESIM_NEEDS_HIDDEN;
-    const uint64_t rows = (has_hidden ? 3 : 1) /* a workload may mix them from parts */ +
-                          (p->mode == MOESIM_MODE_EXECUTE ? 1 + (uint64_t)m->top_k : 0);
+    const uint64_t rows = (has_hidden ? 3 : 1) /* a workload may mix them from parts */ + (executes ? 1 : 0);
     const uint64_t activations = tokens * m->d_model * 4 * rows;
     const uint64_t gates = (uint64_t)m->layers * (columns + (uint64_t)m->d_model * shape.n_columns * 4);
-    return columns * 2 + gates + shape.max_pairs * pair + weights + activations +
+    return columns * 2 + gates + shape.max_pairs * pair + experts + activations +
            (p->has_cluster ? moesim_placing_bytes(p, shape.n_experts ? shape.n_experts : m->experts) : 0) +
            moesim_tally_bytes(p->measure, m->layers, p->steps, m->experts);
 }

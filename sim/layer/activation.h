@@ -1,5 +1,5 @@
 /*
- * The experts' activation functions, in place over the inner rows of a tile.
+ * The experts' activation functions and their gradients, in place.
  */
 #ifndef MOESIM_SIM_LAYER_ACTIVATION_H
 #define MOESIM_SIM_LAYER_ACTIVATION_H
@@ -11,5 +11,8 @@
 /* inner[i] = f(inner[i]) for GELU (tanh form) and ReLU; silu(gate[i]) * inner[i] for SwiGLU. `gate` is NULL otherwise.
  */
 void moesim_activate(enum moesim_activation activation, const float *gate, size_t n, float *inner);
+
+/* The inputs of moesim_activate become the gradients by them, from d[n], the gradient by its result. */
+void moesim_activate_backward(enum moesim_activation activation, const float *d, size_t n, float *gate, float *inner);
 
 #endif

@@ -9,6 +9,7 @@
 #include <moesim/kernels.h>
 
 #include "sim/experiment/experiment.h"
+#include "sim/layer/products.h"
 
 TestSuite(experiment, .timeout = 60);
 
@@ -346,7 +347,7 @@ Test(experiment, the_layer_runs_when_executed)
     run(points, 1, &e, &o);
     cr_assert_gt(value(&o, MOESIM_CPU_TIME_LAYER, -1), 0);
     cr_assert_gt(value(&o, MOESIM_CPU_FLOP_RATE, -1), 0);
-    cr_assert(strstr(o.kernel_path, "openblas"));
+    cr_assert(strstr(o.kernel_path, moesim_products_path(moesim_products_find(NULL))));
     moesim_experiment_destroy(e);
 }
 

@@ -1,5 +1,5 @@
 /*
- * The layer against a naive one in double precision, over random plans.
+ * The layer, with each of its products, against a naive one in double precision, over random plans.
  */
 #include <criterion/criterion.h>
 #include <dlfcn.h>
@@ -13,199 +13,150 @@
 #include <moesim/router.h>
 
 #include "sim/layer/layer.h"
+#include "tests/sim/layer/bed.h"
 
 TestSuite(layer, .timeout = 60);
 
-struct bed {
-    struct moesim_arena *arena;
-    struct moesim_model model;
-    struct moesim_layer layer;
-    struct moesim_plan plan;
-    uint8_t *kind;
-    uint32_t *group_start;
-    float *hidden, *output;
-};
+static const char *const all_products[] = {"avx2-fma", "portable", "openblas"};
 
-static void fill_plan(struct bed *b, uint32_t n_tokens, uint32_t k, const struct moesim_random *random)
+#define EACH_PRODUCTS(p)                                                                                               \
+    const struct moesim_products *p;                                                                                   \
+    for (size_t i_products = 0; i_products < 3; i_products++)                                                          \
+        if ((p = moesim_products_find(all_products[i_products])) != NULL)
+
+/* Relative, of sums of `depth` products in float32. */
+static double tolerance(uint32_t depth)
 {
-    uint64_t n = 0;
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        b->plan.first[t] = (uint32_t)n;
-        const uint32_t first = moesim_random_below(random, 7 * t, b->plan.n_experts);
-        for (uint32_t c = 0; c < k; c++, n++) {
-            const bool kept = moesim_random_below(random, n + 1000000, 4) > 0;
-            b->plan.expert[n] =
-                (first * (t % 3 ? 1 : 0) + c) % b->plan.n_experts; /* a third of the tokens: expert 0 first */
-            b->plan.fate[n] = kept ? MOESIM_KEPT : MOESIM_OVER_CAPACITY;
-            b->plan.weight[n] = kept ? moesim_random_uniform(random, n + 2000000) : 0;
-            b->plan.slot[n] = kept ? 0 : -1;
-        }
-    }
-    b->plan.first[n_tokens] = (uint32_t)n;
-    b->plan.n_pairs = n;
+    return 2e-6 * sqrt(depth);
 }
 
-static void bed_init(struct bed *b, uint32_t seed, enum moesim_activation activation, uint32_t d_model, uint32_t d_ff,
-                     uint32_t n_experts, uint32_t shared, uint32_t n_tokens, uint32_t k, bool kinds)
-{
-    struct moesim_error err;
-    const struct moesim_random random = {.seed = seed, .stream = MOESIM_STREAM_TEST};
-    memset(b, 0, sizeof *b);
-    b->arena = moesim_arena_create(0);
-    b->model =
-        (struct moesim_model){.d_model = d_model, .d_ff = d_ff, .activation = activation, .shared_experts = shared};
-    b->kind = moesim_alloc(b->arena, n_experts, 1);
-    for (uint32_t e = 0; kinds && e < n_experts; e++)
-        b->kind[e] = (uint8_t)(e % 3); /* FFN, zero, copy */
-    b->group_start = moesim_alloc(b->arena, 2, sizeof *b->group_start);
-    b->group_start[1] = n_tokens;
-    const struct moesim_batch batch = {.struct_size = sizeof batch,
-                                       .n_tokens = n_tokens,
-                                       .n_experts = n_experts,
-                                       .n_groups = 1,
-                                       .group_start = b->group_start};
-    const uint64_t pairs = (uint64_t)n_tokens * k;
-    cr_assert_eq(moesim_plan_init(&b->plan, n_tokens, n_experts, 1, pairs, 0, b->arena, &err), MOESIM_OK);
-    moesim_plan_reset(&b->plan, &batch);
-    fill_plan(b, n_tokens, k, &random);
-    cr_assert_eq(moesim_layer_init(&b->layer, seed, 2, &b->model, n_experts, kinds ? b->kind : NULL, n_tokens, pairs,
-                                   b->arena, &err),
-                 MOESIM_OK, "%s", err.text);
-    const size_t n = (size_t)n_tokens * d_model;
-    b->hidden = moesim_alloc(b->arena, n, sizeof *b->hidden);
-    b->output = moesim_alloc(b->arena, n, sizeof *b->output);
-    moesim_random_normals(&random, 5000000, n, b->hidden);
-}
-
-static void bed_finish(struct bed *b)
-{
-    moesim_arena_destroy(b->arena);
-}
-
-/* f(x w_in) or silu(x w_gate) * (x w_in) for inner column j. */
-static double inner(const struct moesim_layer *l, const float *x, size_t matrix, uint32_t j)
-{
-    double up = 0, gate = 0;
-    for (uint32_t i = 0; i < l->d_model; i++) {
-        up += (double)x[i] * l->w_in[matrix + (size_t)i * l->d_ff + j];
-        if (l->activation == MOESIM_SWIGLU)
-            gate += (double)x[i] * l->w_gate[matrix + (size_t)i * l->d_ff + j];
-    }
-    switch ((enum moesim_activation)l->activation) {
-    case MOESIM_GELU:
-        return 0.5 * up * (1 + tanh(sqrt(2 / M_PI) * (up + 0.044715 * up * up * up)));
-    case MOESIM_RELU_MLP:
-        return up > 0 ? up : 0;
-    case MOESIM_SWIGLU:
-        break;
-    }
-    return up * gate / (1 + exp(-gate));
-}
-
-static void add_expert(const struct moesim_layer *l, uint32_t expert, double weight, const float *x, double *y)
-{
-    const size_t matrix = (size_t)expert * l->d_model * l->d_ff;
-    for (uint32_t j = 0; j < l->d_ff; j++) {
-        const double h = weight * inner(l, x, matrix, j);
-        for (uint32_t i = 0; i < l->d_model; i++)
-            y[i] += h * l->w_out[matrix + (size_t)j * l->d_model + i];
-    }
-}
-
-/* The relative distance of the output from the naive layer's, by norm, of the worst token. */
-static double worst_error(const struct bed *b)
+static void check_forward_and_backward(struct bed *b, const char *name)
 {
     const struct moesim_layer *l = &b->layer;
-    double worst = 0, y[256];
-    for (uint32_t t = 0; t < b->plan.n_tokens; t++) {
-        const float *x = b->hidden + (size_t)t * l->d_model;
-        double off = 0, norm = 0;
-        for (uint32_t i = 0; i < l->d_model; i++)
-            y[i] = x[i];
-        for (uint32_t i = b->plan.first[t]; i < b->plan.first[t + 1]; i++) {
-            const uint32_t e = b->plan.expert[i];
-            if (b->plan.fate[i] != MOESIM_KEPT)
-                continue;
-            if (b->kind[e] == MOESIM_EXPERT_FFN)
-                add_expert(l, e, b->plan.weight[i], x, y);
-            for (uint32_t c = 0; b->kind[e] == MOESIM_EXPERT_COPY && c < l->d_model; c++)
-                y[c] += (double)b->plan.weight[i] * x[c];
-        }
-        for (uint32_t i = 0; i < l->n_shared; i++)
-            add_expert(l, l->n_experts + i, 1, x, y);
-        for (uint32_t i = 0; i < l->d_model; i++) {
-            off += pow(y[i] - b->output[(size_t)t * l->d_model + i], 2);
-            norm += y[i] * y[i];
-        }
-        worst = fmax(worst, sqrt(off / norm));
-    }
-    return worst;
+    const uint32_t d = l->d_model, n = b->plan.n_tokens;
+    struct naive naive;
+    naive_init(&naive, b);
+    moesim_layer_forward(&b->layer, &b->plan, b->hidden, b->output);
+    cr_assert_leq(worst_row(b->output, naive.output, n, d), tolerance(d + l->d_ff), "%s: outputs", name);
+    moesim_layer_backward(&b->layer, &b->plan, b->hidden, b->d_output, false, b->d_hidden, b->d_weight);
+    cr_assert_leq(worst_row(b->d_hidden, naive.d_hidden, n, d), tolerance(d + l->d_ff), "%s: d_hidden", name);
+    cr_assert_leq(worst_row(b->d_weight, naive.d_weight, 1, (uint32_t)b->plan.n_pairs), tolerance(d + l->d_ff),
+                  "%s: d_weight", name);
+    for (int m = MOESIM_W_IN; m <= MOESIM_W_OUT; m++)
+        if (m != MOESIM_W_GATE || l->w_gate)
+            cr_assert_leq(worst_gradient(b, &naive, (enum moesim_layer_matrix)m), tolerance(d + l->d_ff + n),
+                          "%s: matrix %d", name, m);
 }
 
 Test(layer, equals_the_naive_layer)
 {
-    const struct {
-        uint32_t d_model, d_ff, n_experts, shared, n_tokens, k;
-        bool kinds;
-    } cases[] = {
-        {16, 24, 4, 0, 50, 2, false}, {8, 8, 1, 0, 20, 1, false},    {32, 16, 8, 2, 40, 3, false},
-        {12, 20, 6, 1, 300, 2, true}, {64, 48, 3, 0, 260, 1, false}, {5, 3, 9, 0, 33, 9, true},
-        {16, 8, 40, 1, 30, 2, false},
+    static const struct shape cases[] = {
+        {16, 24, 4, 0, 50, 2, false},  {8, 8, 1, 0, 20, 1, false},    {32, 16, 8, 2, 40, 3, false},
+        {12, 20, 6, 1, 300, 2, true},  {64, 48, 3, 0, 260, 1, false}, {5, 3, 9, 0, 33, 9, true},
+        {16, 8, 40, 1, 30, 2, false},  {70, 130, 2, 0, 7, 1, false},  {17, 33, 3, 1, 1, 2, false},
+        {96, 80, 2, 0, 450, 1, false}, {20, 600, 3, 0, 9, 2, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int a = MOESIM_GELU; a <= MOESIM_SWIGLU; a++) {
-            struct bed b;
-            bed_init(&b, (uint32_t)(10 * i) + (uint32_t)a, (enum moesim_activation)a, cases[i].d_model, cases[i].d_ff,
-                     cases[i].n_experts, cases[i].shared, cases[i].n_tokens, cases[i].k, cases[i].kinds);
-            moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
-            cr_assert_lt(worst_error(&b), 1e-4, "case %zu, activation %d: %g", i, a, worst_error(&b));
-            cr_assert_gt(fabs((double)b.output[0]), 0);
-            bed_finish(&b);
+            EACH_PRODUCTS(products)
+            {
+                struct bed b;
+                char name[80];
+                snprintf(name, sizeof name, "case %zu, activation %d, %s", i, a, products->name);
+                bed_init(&b, (uint32_t)(10 * i) + (uint32_t)a, (enum moesim_activation)a, &cases[i], products);
+                check_forward_and_backward(&b, name);
+                cr_assert_gt(fabs((double)b.output[0]), 0);
+                bed_finish(&b);
+            }
         }
 }
+
+static const struct shape small = {16, 16, 4, 0, 40, 2, false};
 
 Test(layer, tokens_without_a_pair_pass_through)
 {
     struct bed b;
-    bed_init(&b, 3, MOESIM_SWIGLU, 16, 16, 4, 0, 40, 2, false);
+    bed_init(&b, 3, MOESIM_SWIGLU, &small, moesim_products_find(NULL));
     for (uint32_t i = b.plan.first[10]; i < b.plan.first[20]; i++)
         b.plan.fate[i] = MOESIM_OVER_CAPACITY;
     moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
     cr_assert_arr_eq(b.output + 10 * 16, b.hidden + 10 * 16, 10 * 16 * sizeof(float));
     cr_assert_arr_neq(b.output + 20 * 16, b.hidden + 20 * 16, 20 * 16 * sizeof(float));
+    moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, false, b.d_hidden, b.d_weight);
+    cr_assert_arr_eq(b.d_hidden + 10 * 16, b.d_output + 10 * 16, 10 * 16 * sizeof(float));
     for (uint64_t i = 0; i < b.plan.n_pairs; i++)
         b.plan.fate[i] = MOESIM_OVER_CAPACITY; /* a capacity that keeps nothing */
     moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
     cr_assert_arr_eq(b.output, b.hidden, 40 * 16 * sizeof(float));
+    moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, false, b.d_hidden, b.d_weight);
+    for (size_t i = 0; i < 4 * moesim_layer_matrix_size(&b.layer, MOESIM_W_IN); i++)
+        cr_assert(b.layer.d_in[i] == 0 && b.layer.d_gate[i] == 0 && b.layer.d_out[i] == 0);
     bed_finish(&b);
 
-    bed_init(&b, 3, MOESIM_GELU, 16, 16, 4, 1, 0, 2, false); /* no token at all */
+    const struct shape none = {16, 16, 4, 1, 0, 2, false};
+    bed_init(&b, 3, MOESIM_GELU, &none, moesim_products_find(NULL));
+    b.layer.d_in[4 * 256] = 1; /* of the shared expert */
     moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
+    moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, false, b.d_hidden, b.d_weight);
+    cr_assert_eq(b.layer.d_in[4 * 256], 0);
+    bed_finish(&b);
+}
+
+/* Gradients of two micro-batches add up. */
+Test(layer, gradients_are_added_to)
+{
+    struct bed b;
+    bed_init(&b, 6, MOESIM_SWIGLU, &small, moesim_products_find(NULL));
+    const size_t n = 4 * moesim_layer_matrix_size(&b.layer, MOESIM_W_IN);
+    float *once = moesim_alloc(b.arena, n, sizeof *once);
+    for (int i = 0; i < 2; i++) {
+        moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
+        moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, i > 0, b.d_hidden, b.d_weight);
+        if (i == 0)
+            memcpy(once, b.layer.d_gate, n * sizeof *once);
+    }
+    for (size_t i = 0; i < n; i++)
+        cr_assert_float_eq(b.layer.d_gate[i], 2 * once[i], 1e-5 * (1 + fabs((double)once[i])));
     bed_finish(&b);
 }
 
 Test(layer, same_bits_on_any_threads)
 {
-    struct bed b;
+    static const struct shape shape = {64, 96, 6, 1, 400, 3, false};
     omp_set_num_threads(4);
-    bed_init(&b, 8, MOESIM_SWIGLU, 64, 96, 6, 1, 400, 3, false);
-    const size_t n = 400 * 64;
-    float *first = moesim_alloc(b.arena, n, sizeof *first);
-    moesim_layer_forward(&b.layer, &b.plan, b.hidden, first);
-    for (int threads = 1; threads <= 8; threads *= 2) { /* 8: more than the scratch was made for */
-        omp_set_num_threads(threads);
-        memset(b.output, 0xff, n * sizeof *b.output);
-        moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
-        cr_assert_arr_eq(b.output, first, n * sizeof *first, "%d threads", threads);
+    EACH_PRODUCTS(products)
+    {
+        struct bed b;
+        bed_init(&b, 8, MOESIM_SWIGLU, &shape, products);
+        const size_t n = 400 * 64, matrices = 7 * moesim_layer_matrix_size(&b.layer, MOESIM_W_IN);
+        float *first = moesim_alloc(b.arena, n, sizeof *first), *d_first = moesim_alloc(b.arena, n, sizeof *d_first);
+        float *d_in = moesim_alloc(b.arena, matrices, sizeof *d_in);
+        for (int threads = 1; threads <= 8; threads *= 2) { /* 8: more than the scratch was made for */
+            omp_set_num_threads(threads);
+            memset(b.output, 0xff, n * sizeof *b.output);
+            moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
+            moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, false, b.d_hidden, b.d_weight);
+            if (threads == 1) {
+                memcpy(first, b.output, n * sizeof *first);
+                memcpy(d_first, b.d_hidden, n * sizeof *first);
+                memcpy(d_in, b.layer.d_in, matrices * sizeof *d_in);
+            }
+            cr_assert_arr_eq(b.output, first, n * sizeof *first, "%d threads", threads);
+            cr_assert_arr_eq(b.d_hidden, d_first, n * sizeof *first, "%d threads", threads);
+            cr_assert_arr_eq(b.layer.d_in, d_in, matrices * sizeof *d_in, "%d threads", threads);
+        }
+        bed_finish(&b);
+        omp_set_num_threads(4);
     }
-    bed_finish(&b);
 }
 
 Test(layer, weights)
 {
-    struct bed b, other;
-    bed_init(&b, 4, MOESIM_SWIGLU, 64, 32, 5, 1, 1, 1, false);
-    bed_init(&other, 5, MOESIM_SWIGLU, 64, 32, 5, 1, 1, 1, false);
+    static const struct shape shape = {64, 32, 5, 1, 1, 1, false};
+    struct bed b, other, blas;
+    bed_init(&b, 4, MOESIM_SWIGLU, &shape, moesim_products_find("portable"));
+    bed_init(&other, 5, MOESIM_SWIGLU, &shape, moesim_products_find("portable"));
+    bed_init(&blas, 4, MOESIM_SWIGLU, &shape, moesim_products_find("openblas"));
     const int n = 6 * 64 * 32;
     double in = 0, gate = 0, out = 0;
     for (int i = 0; i < n; i++) {
@@ -214,29 +165,38 @@ Test(layer, weights)
         out += pow(b.layer.w_out[i], 2);
         cr_assert(b.layer.w_in[i] != b.layer.w_gate[i] && b.layer.w_in[i] != other.layer.w_in[i]);
     }
-    const double tolerance = 5 * sqrt(2. / n);
-    cr_assert_float_eq(in / n * 64, 1, tolerance);
-    cr_assert_float_eq(gate / n * 64, 1, tolerance);
-    cr_assert_float_eq(out / n * 32, 1, tolerance);
+    const double tolerated = 5 * sqrt(2. / n);
+    cr_assert_float_eq(in / n * 64, 1, tolerated);
+    cr_assert_float_eq(gate / n * 64, 1, tolerated);
+    cr_assert_float_eq(out / n * 32, 1, tolerated);
+    for (uint32_t i = 0; i < 64; i++) /* one layout or another, the weights are the same */
+        for (uint32_t j = 0; j < 32; j++) {
+            cr_assert_eq(b.layer.w_in[moesim_layer_place(&b.layer, MOESIM_W_IN, 3, i, j)],
+                         blas.layer.w_in[(3 * 64 + i) * 32 + j]);
+            cr_assert_eq(b.layer.w_out[moesim_layer_place(&b.layer, MOESIM_W_OUT, 5, j, i)],
+                         blas.layer.w_out[(5 * 32 + j) * 64 + i]);
+        }
     bed_finish(&b);
     bed_finish(&other);
+    bed_finish(&blas);
 }
 
 Test(layer, refuses_what_it_cannot_run)
 {
-    struct moesim_arena *small = moesim_arena_create(100000), *arena = moesim_arena_create(0);
+    struct moesim_arena *few = moesim_arena_create(200000), *arena = moesim_arena_create(0);
     struct moesim_error err;
     struct moesim_layer layer;
+    const struct moesim_products *products = moesim_products_find(NULL);
     const struct moesim_model model = {.d_model = 64, .d_ff = 64, .activation = MOESIM_GELU};
     const uint8_t kind[2] = {MOESIM_EXPERT_FFN, MOESIM_EXPERT_CONSTANT};
-    cr_assert_eq(moesim_layer_init(&layer, 1, 0, &model, 2, kind, 4, 8, arena, &err), MOESIM_EINVAL);
+    cr_assert_eq(moesim_layer_init(&layer, 1, 0, &model, 2, kind, 4, 8, false, products, arena, &err), MOESIM_EINVAL);
     cr_assert(strstr(err.text, "expert 1"), "%s", err.text);
     for (uint32_t experts = 1; experts < 40; experts++) /* memory ends at every allocation in turn */
-        if (moesim_layer_init(&layer, 1, 0, &model, experts, NULL, 4, 8, small, &err) != MOESIM_OK) {
+        if (moesim_layer_init(&layer, 1, 0, &model, experts, NULL, 4, 8, experts % 2, products, few, &err)) {
             cr_assert(strstr(err.text, "no memory"), "%s", err.text);
             break;
         }
-    moesim_arena_destroy(small);
+    moesim_arena_destroy(few);
     moesim_arena_destroy(arena);
 }
 
@@ -249,5 +209,8 @@ Test(layer, blas_is_openblas)
     memcpy(&address, &function, sizeof address);
     cr_assert_neq(dladdr(address, &info), 0);
     cr_assert(strstr(info.dli_fname, "openblas"), "%s", info.dli_fname);
-    cr_assert(strncmp(moesim_layer_kernel_path(), "openblas ", 9) == 0 && strlen(moesim_layer_kernel_path()) > 9);
+    const char *path = moesim_products_path(moesim_products_find("openblas"));
+    cr_assert(strncmp(path, "openblas ", 9) == 0 && strlen(path) > 9);
+    cr_assert_str_eq(moesim_products_path(moesim_products_find("portable")), "portable");
+    cr_assert_null(moesim_products_find("none"));
 }

@@ -1,0 +1,58 @@
+/*
+ * The three matrix products behind the experts, in one layout, so that another kernel can take their place.
+ *
+ * Panels: a matrix [rows][columns] is stored as ceil(columns / width) panels [rows][width], one after the other; the
+ * columns that fill the last one up are zero. With width 0 the whole matrix is one panel, row-major.
+ */
+#ifndef MOESIM_SIM_LAYER_PRODUCTS_H
+#define MOESIM_SIM_LAYER_PRODUCTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct moesim_products {
+    const char *name;
+    uint32_t width;      /* columns of a panel, 0 = all */
+    void (*start)(void); /* before the first product; NULL = nothing to do */
+
+    /* out [n_rows][n_panels panels] (+)= a [n_rows][n_terms] times b [n_terms][n_panels panels], all in panels; `a` has
+     * n_terms columns. */
+    void (*multiply)(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
+                     const float *b, bool add, float *out);
+
+    /* out [n_rows][n_panels panels] (+)= a [n_terms][n_rows] transposed times b [n_terms][n_panels panels]. */
+    void (*multiply_transposed)(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
+                                const float *b, bool add, float *out);
+
+    /* Panels [first, first + n_panels) of the transposed of w [n_rows][n_columns]. */
+    void (*transpose)(uint32_t n_rows, uint32_t n_columns, const float *w, uint32_t first, uint32_t n_panels,
+                      float *out);
+};
+
+/* The products of that name ("avx2-fma", "portable", "openblas"), NULL where this build or processor has none. NULL
+ * names the fastest of this processor: ours with AVX2 and FMA, else OpenBLAS. */
+const struct moesim_products *moesim_products_find(const char *name);
+
+/* For the record: the name, for OpenBLAS with its processor core ("openblas Haswell"). */
+const char *moesim_products_path(const struct moesim_products *products);
+
+static inline uint32_t moesim_panel_width(const struct moesim_products *products, uint32_t n_columns)
+{
+    return products->width ? products->width : n_columns;
+}
+
+static inline uint32_t moesim_panel_count(const struct moesim_products *products, uint32_t n_columns)
+{
+    return products->width ? (n_columns + products->width - 1) / products->width : 1;
+}
+
+/* n_columns with what fills the last panel up. */
+static inline uint32_t moesim_panel_columns(const struct moesim_products *products, uint32_t n_columns)
+{
+    return moesim_panel_width(products, n_columns) * moesim_panel_count(products, n_columns);
+}
+
+extern const struct moesim_products moesim_products_avx2_fma, moesim_products_portable, moesim_products_openblas;
+
+#endif
