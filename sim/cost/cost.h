@@ -112,10 +112,16 @@ struct moesim_cost_part {
     uint64_t *tokens, *received;  /* [n_devices] */
     uint64_t *rows;               /* [n_ep_groups][n_replicas] */
     struct moesim_fanout fanout;
+    uint64_t n_hops;        /* (source, target) pairs with copies, anew for each home that uses them */
     uint32_t stamp;         /* of the token being counted */
     uint32_t *device_stamp; /* [n_devices] the last token there */
     uint32_t *node_stamp;   /* [n_nodes] the same */
-    uint32_t *forwarder;    /* [n_nodes] of its home */
+    /* of the tokens of one home that are being counted; zeros between homes */
+    uint32_t *reach, *sent; /* [n_devices] tokens, pairs that go there */
+    uint32_t *node_reach;   /* [n_nodes] tokens that go there */
+    uint32_t *forwarder;    /* [n_nodes] device that passes on what its home sends there */
+    uint32_t *touched;      /* [n_touched] devices with a reach, in room for one more */
+    uint32_t n_touched;
 };
 
 /* What the experts of one device compute. */
@@ -139,6 +145,7 @@ struct moesim_cost_work {
     struct moesim_leaf *leaf;        /* [n_leaves] */
     struct moesim_exchange exchange; /* of the form priced last */
     struct moesim_fanout fanout;
+    uint64_t n_hops;                     /* as of the parts: with the pairs, what the counting took */
     uint64_t n_tokens;                   /* of all batches of the layer */
     uint32_t n_columns;                  /* of the gate */
     uint64_t *tokens;                    /* [n_devices] whose home it is */

@@ -1,5 +1,6 @@
 /*
- * Counting: every kept pair at its device, every copy at the ports that it passes.
+ * Counting: every kept pair at its device, and what the tokens of one home sent where, target by target. Only then does
+ * a copy pass ports, so that these cost what there are used pairs of devices, not what there are decisions.
  */
 #include "sim/cost/traffic.h"
 
@@ -26,8 +27,12 @@ static bool part_init(struct moesim_cost_part *part, const struct moesim_cost_wo
     part->device_stamp = moesim_alloc(arena, devices, sizeof *part->device_stamp);
     part->node_stamp = moesim_alloc(arena, work->n_nodes, sizeof *part->node_stamp);
     part->forwarder = moesim_alloc(arena, work->n_nodes, sizeof *part->forwarder);
+    part->reach = moesim_alloc(arena, devices, sizeof *part->reach);
+    part->sent = moesim_alloc(arena, devices, sizeof *part->sent);
+    part->node_reach = moesim_alloc(arena, work->n_nodes, sizeof *part->node_reach);
+    part->touched = moesim_alloc(arena, devices + 1, sizeof *part->touched);
     return part->out && part->in && part->leaf && part->tokens && part->received && part->rows && part->device_stamp &&
-           part->node_stamp && part->forwarder;
+           part->node_stamp && part->forwarder && part->reach && part->sent && part->node_reach && part->touched;
 }
 
 enum moesim_status moesim_traffic_init(struct moesim_cost_work *work, const struct moesim_cluster *cluster,
@@ -63,6 +68,7 @@ void moesim_traffic_begin(struct moesim_cost_work *work)
         memset(part->device_stamp, 0, devices * sizeof *part->device_stamp);
         memset(part->node_stamp, 0, work->n_nodes * sizeof *part->node_stamp);
         part->stamp = 0;
+        part->n_hops = 0;
         part->fanout = (struct moesim_fanout){0};
     }
     if (work->hops)
@@ -82,12 +88,14 @@ struct counting {
     uint32_t ep;
 };
 
-/* Copies on their way to a device from one on node `from`, whose own ports are counted in `out`. */
-static inline void arrive(const struct moesim_cost_work *work, struct moesim_cost_part *part, uint32_t source,
-                          uint32_t from, uint32_t target, uint64_t copies, uint64_t out[2])
+/* Copies that pass from one device to another. */
+static void hop(const struct moesim_cost_work *work, struct moesim_cost_part *part, uint32_t source, uint32_t target,
+                uint64_t copies)
 {
-    const uint32_t to = work->node[target], kind = from == to ? MOESIM_PART_NVLINK : MOESIM_PART_NIC;
-    out[kind] += copies;
+    const uint32_t from = work->node[source], to = work->node[target];
+    const enum moesim_part_port kind = from == to ? MOESIM_PART_NVLINK : MOESIM_PART_NIC;
+    part->n_hops++;
+    part->out[source][kind] += copies;
     part->in[target][kind] += copies;
     if (work->n_leaves > 1 && work->leaf_of[from] != work->leaf_of[to]) {
         part->leaf[work->leaf_of[from]].up += copies;
@@ -97,56 +105,24 @@ static inline void arrive(const struct moesim_cost_work *work, struct moesim_cos
         moesim_hops_add(work->hops, work->by_node ? from : source, work->by_node ? to : target, copies);
 }
 
-static void hop(const struct moesim_cost_work *work, struct moesim_cost_part *part, uint32_t source, uint32_t target,
-                uint64_t copies)
-{
-    arrive(work, part, source, work->node[source], target, copies, part->out[source]);
-}
-
 /* ---- tokens ---- */
 
-/* Where a token is and what of it has been counted. */
-struct token {
-    uint32_t home, node, base; /* device; its node; first device of its EP group */
-    uint64_t out[2];           /* copies that left its home */
-    uint32_t devices, nodes, served;
-};
-
-/* With normal dispatch: for each node of the EP group, the device that forwards what comes from `home`. */
-static void set_forwarders(const struct counting *c, struct moesim_cost_part *part, const struct token *token)
+/* A token's first pair at a device. What depends on chance is added as 0 or 1, not branched on. */
+static inline void visit(const struct counting *c, struct moesim_cost_part *part, uint32_t target)
 {
-    const uint32_t *node = c->work->node, base = token->base;
-    const uint32_t local = token->home - moesim_node_part(c->cluster, base, c->ep, token->node).first;
-    for (uint32_t n = node[base]; n <= node[base + c->ep - 1]; n++)
-        part->forwarder[n] = moesim_forwarder(moesim_node_part(c->cluster, base, c->ep, n), local);
+    const uint32_t node = c->work->node[target];
+    part->device_stamp[target] = part->stamp;
+    part->touched[part->n_touched] = target;
+    part->n_touched += part->reach[target]++ == 0;
+    part->node_reach[node] += part->node_stamp[node] != part->stamp;
+    part->node_stamp[node] = part->stamp;
 }
 
-/* A token's first pair at a device: with flat and normal dispatch a copy comes here, with normal one to its node first.
- * `form` is known when compiled; what depends on chance is added as 0 or 1, not branched on. */
-static inline void visit(const struct counting *c, struct moesim_cost_part *part, struct token *token, uint32_t target,
-                         enum moesim_dispatch form)
-{
-    const uint32_t node = c->work->node[target], home = token->home;
-    const bool first = part->node_stamp[node] != part->stamp;
-    part->device_stamp[target] = part->node_stamp[node] = part->stamp;
-    part->received[target]++;
-    token->devices++;
-    token->nodes += first;
-    if (form == MOESIM_DISPATCH_FLAT)
-        arrive(c->work, part, home, token->node, target, target != home, token->out);
-    if (form != MOESIM_DISPATCH_NORMAL)
-        return;
-    const uint32_t forwarder = part->forwarder[node];
-    arrive(c->work, part, home, token->node, forwarder, first && forwarder != home, token->out);
-    arrive(c->work, part, forwarder, node, target, forwarder != target, part->out[forwarder]);
-}
-
-static inline void count_token(const struct counting *c, struct moesim_cost_part *part, uint32_t t, struct token *token,
-                               enum moesim_dispatch form)
+static inline void count_token(const struct counting *c, struct moesim_cost_part *part, uint32_t t, uint32_t base,
+                               uint64_t *rows, bool by_pair)
 {
     const struct moesim_plan *plan = c->plan;
-    const uint32_t local = token->home - token->base;
-    uint64_t *rows = part->rows + (size_t)(token->base / c->ep) * c->work->n_replicas;
+    const uint32_t local = c->batch->device[t] - base;
     bool served = false;
     part->stamp++;
     for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++) {
@@ -154,53 +130,63 @@ static inline void count_token(const struct counting *c, struct moesim_cost_part
         if (plan->fate[i] != MOESIM_KEPT || !moesim_is_ffn(c->expert_kind, e))
             continue;
         const uint32_t r = moesim_replica_pick(c->placement, local, t, e, i);
-        const uint32_t target = token->base + c->placement->replica[r];
+        const uint32_t target = base + c->placement->replica[r];
         rows[r]++;
         served = true;
-        if (form == MOESIM_DISPATCH_LOW_LATENCY)
-            arrive(c->work, part, token->home, token->node, target, target != token->home, token->out);
+        if (by_pair)
+            part->sent[target]++;
         if (part->device_stamp[target] != part->stamp)
-            visit(c, part, token, target, form);
+            visit(c, part, target);
     }
-    token->served += served;
+    part->fanout.tokens += served;
+}
+
+/* The first target on a node: what reaches the node as a whole. */
+static void reach_node(const struct counting *c, struct moesim_cost_part *part, uint32_t home, uint32_t node)
+{
+    const uint32_t base = home / c->ep * c->ep;
+    part->fanout.nodes += part->node_reach[node];
+    if (c->dispatch == MOESIM_DISPATCH_NORMAL) {
+        const uint32_t local = home - moesim_node_part(c->cluster, base, c->ep, c->work->node[home]).first;
+        const uint32_t forwarder = moesim_forwarder(moesim_node_part(c->cluster, base, c->ep, node), local);
+        part->forwarder[node] = forwarder;
+        if (forwarder != home)
+            hop(c->work, part, home, forwarder, part->node_reach[node]);
+    }
+    part->node_reach[node] = 0;
+}
+
+/* What all tokens of one home sent to one device: with flat dispatch a copy for each of them, with normal one that the
+ * node's forwarder passes on, with low-latency one for each pair. */
+static void reach_device(const struct counting *c, struct moesim_cost_part *part, uint32_t home, uint32_t target)
+{
+    const uint32_t node = c->work->node[target];
+    if (part->node_reach[node])
+        reach_node(c, part, home, node);
+    const uint32_t source = c->dispatch == MOESIM_DISPATCH_NORMAL ? part->forwarder[node] : home;
+    const uint64_t copies = c->dispatch == MOESIM_DISPATCH_LOW_LATENCY ? part->sent[target] : part->reach[target];
+    if (source != target && c->dispatch <= MOESIM_DISPATCH_LOW_LATENCY) /* others do not look at the routing */
+        hop(c->work, part, source, target, copies);
+    part->fanout.devices += part->reach[target];
+    part->received[target] += part->reach[target];
+    part->reach[target] = part->sent[target] = 0;
 }
 
 /* Tokens [begin, end), which all live on one device. */
-static inline void count_run(const struct counting *c, struct moesim_cost_part *part, uint32_t begin, uint32_t end,
-                             enum moesim_dispatch form)
+static void count_run(const struct counting *c, struct moesim_cost_part *part, uint32_t begin, uint32_t end)
 {
-    const uint32_t home = c->batch->device[begin];
-    struct token token = {.home = home, .node = c->work->node[home], .base = home / c->ep * c->ep};
-    if (form == MOESIM_DISPATCH_NORMAL)
-        set_forwarders(c, part, &token);
-    for (uint32_t t = begin; t < end; t++)
-        count_token(c, part, t, &token, form);
+    const uint32_t home = c->batch->device[begin], base = home / c->ep * c->ep;
+    uint64_t *rows = part->rows + (size_t)(home / c->ep) * c->work->n_replicas;
+    part->n_touched = 0;
+    if (c->dispatch == MOESIM_DISPATCH_LOW_LATENCY)
+        for (uint32_t t = begin; t < end; t++)
+            count_token(c, part, t, base, rows, true);
+    else
+        for (uint32_t t = begin; t < end; t++)
+            count_token(c, part, t, base, rows, false);
     part->tokens[home] += end - begin;
-    part->out[home][MOESIM_PART_NVLINK] += token.out[MOESIM_PART_NVLINK];
-    part->out[home][MOESIM_PART_NIC] += token.out[MOESIM_PART_NIC];
-    part->fanout.tokens += token.served;
-    part->fanout.devices += token.devices;
-    part->fanout.nodes += token.nodes;
-}
-
-/* One loop for each form, so that what a form does not do costs nothing. */
-static void count_form(const struct counting *c, struct moesim_cost_part *part, uint32_t begin, uint32_t end)
-{
-    switch (c->dispatch) {
-    case MOESIM_DISPATCH_FLAT:
-        count_run(c, part, begin, end, MOESIM_DISPATCH_FLAT);
-        break;
-    case MOESIM_DISPATCH_NORMAL:
-        count_run(c, part, begin, end, MOESIM_DISPATCH_NORMAL);
-        break;
-    case MOESIM_DISPATCH_LOW_LATENCY:
-        count_run(c, part, begin, end, MOESIM_DISPATCH_LOW_LATENCY);
-        break;
-    case MOESIM_DISPATCH_ALL_GATHER:
-    case MOESIM_DISPATCH_PADDED: /* what they send does not depend on the token's experts */
-        count_run(c, part, begin, end, MOESIM_DISPATCH_PADDED);
-        break;
-    }
+    for (uint32_t i = 0; i < part->n_touched; i++)
+        reach_device(c, part, home, part->touched[i]);
 }
 
 /* The last token after `begin` that lives where it does, below `end`, and one. */
@@ -271,7 +257,7 @@ void moesim_traffic_add(const struct moesim_plan *plan, const struct moesim_batc
         const uint32_t end = (uint32_t)((uint64_t)plan->n_tokens * (i + 1) / n_parts);
         for (uint32_t t = (uint32_t)((uint64_t)plan->n_tokens * i / n_parts), next; t < end; t = next) {
             next = run_end(batch->device, t, end);
-            count_form(&counting, &work->part[i], t, next);
+            count_run(&counting, &work->part[i], t, next);
         }
     }
     if (dispatch == MOESIM_DISPATCH_PADDED)
@@ -339,6 +325,7 @@ static void sum_pairs(const struct moesim_placement *placement, struct moesim_co
 
 static void add_ports(struct moesim_cost_work *work, const struct moesim_cost_part *part)
 {
+    work->n_hops += part->n_hops;
     for (uint32_t d = 0; d < work->n_devices; d++) {
         work->port[d].nvlink_out += part->out[d][MOESIM_PART_NVLINK];
         work->port[d].nvlink_in += part->in[d][MOESIM_PART_NVLINK];
@@ -363,6 +350,7 @@ void moesim_traffic_end(const struct moesim_placement *placement, const struct m
     memset(work->port, 0, devices * sizeof *work->port);
     memset(work->leaf, 0, work->n_leaves * sizeof *work->leaf);
     work->fanout = (struct moesim_fanout){0};
+    work->n_hops = 0;
     for (uint32_t i = 0; i < work->n_parts; i++)
         add_part(work, &work->part[i]);
     sum_pairs(placement, work);
