@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/options.h"
+
 static const char *const role_words[] = {
     [MOESIM_CALIBRATED] = "calibrated", [MOESIM_HELD_OUT] = "held out",   [MOESIM_EXACT] = "exact",
     [MOESIM_ABLATION] = "ablation",     [MOESIM_DIRECTION] = "direction",
@@ -73,40 +75,63 @@ static const char *promise(const struct moesim_fidelity_table *t, const struct m
     return text;
 }
 
-static void add_part(struct print_table *out, const struct moesim_fidelity_table *t,
-                     const struct moesim_fidelity_part *part)
+/* On a page the rows are named in the table; a terminal has no room for that, so there they have numbers. */
+static void add_part(struct print_table *out, const struct moesim_fidelity_table *t, uint32_t p, bool page)
 {
+    const struct moesim_fidelity_part *part = &t->part[p];
     char text[128], error[32];
-    print_text(out, part->rows);
+    if (page)
+        print_text(out, part->rows);
+    else
+        print_number(out, p + 1, NULL);
     print_text(out, role_words[part->role]);
     print_number(out, part->n, NULL);
     for (int s = MOESIM_MEAN_ERROR; s <= MOESIM_MAX_ERROR; s++)
         print_text(out, error_text(t, part->error[s], false, error));
     print_text(out, error_text(t, part->bias, true, error));
-    print_text(out, promise(t, part, text, sizeof text));
+    if (page)
+        print_text(out, promise(t, part, text, sizeof text));
     print_text(out, verdict_words[part->verdict]);
 }
 
-static bool print_parts(const struct moesim_fidelity_table *t, enum print_format format)
+/* "4  below 16 MiB: max <= 10 % is promised; NCCL changes its protocol ..." */
+static void name_parts(const struct moesim_fidelity_table *t)
 {
-    static const struct print_column head[] = {{.title = "rows", .wrap = true},
-                                               {.title = "role"},
-                                               {.title = "n", .right = true},
-                                               {.title = "mean", .right = true},
-                                               {.title = "median", .right = true},
-                                               {.title = "p90", .right = true},
-                                               {.title = "max", .right = true},
-                                               {.title = "bias", .right = true},
-                                               {.title = "promised"},
-                                               {.title = "verdict"}};
-    struct print_table *out = print_table_create(head, 10);
+    for (uint32_t p = 0; p < t->n_parts; p++) {
+        const struct moesim_fidelity_part *part = &t->part[p];
+        char text[128], line[1024];
+        promise(t, part, text, sizeof text);
+        snprintf(line, sizeof line, "%s%s%s%s%s%s", part->rows, *text ? ": " : "", text, *text ? " is promised" : "",
+                 part->known ? "; " : "", part->known ? part->known : "");
+        printf("%u  ", p + 1);
+        cli_print_wrapped(stdout, line, 3, 3);
+    }
+}
+
+static bool print_parts(const struct moesim_fidelity_table *t, bool page)
+{
+    struct print_column head[10];
+    uint32_t n = 0;
+    head[n++] = (struct print_column){.title = page ? "rows" : "#"};
+    head[n++] = (struct print_column){.title = "role"};
+    static const char *const numbers[] = {"n", "mean", "median", "p90", "max", "bias"};
+    for (uint32_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        head[n++] = (struct print_column){.title = numbers[i], .right = true};
+    if (page)
+        head[n++] = (struct print_column){.title = "promised"};
+    head[n++] = (struct print_column){.title = "verdict"};
+    struct print_table *out = print_table_create(head, n);
     for (uint32_t p = 0; out && p < t->n_parts; p++)
-        add_part(out, t, &t->part[p]);
-    const bool good = out && print_table(out, format);
+        add_part(out, t, p, page);
+    const bool good = out && print_table(out, page ? PRINT_MARKDOWN : PRINT_TABLE);
     print_table_destroy(out);
-    for (uint32_t p = 0; p < t->n_parts; p++)
+    if (!page) {
+        puts("");
+        name_parts(t);
+    }
+    for (uint32_t p = 0; page && p < t->n_parts; p++)
         if (t->part[p].known)
-            printf("%s%s: %s.\n", p || format == PRINT_MARKDOWN ? "\n" : "", t->part[p].rows, t->part[p].known);
+            printf("\n%s: %s.\n", t->part[p].rows, t->part[p].known);
     return good;
 }
 
@@ -136,13 +161,13 @@ static bool print_constants(const struct moesim_fidelity_table *t, enum print_fo
     return good;
 }
 
-static bool print_points(const struct moesim_fidelity_table *t, enum print_format format)
+static bool print_points(const struct moesim_fidelity_table *t, bool page)
 {
-    static const struct print_column head[] = {{.title = "row"},
-                                               {.title = "role"},
-                                               {.title = "published", .right = true},
-                                               {.title = "predicted", .right = true},
-                                               {.title = "error", .right = true}};
+    const struct print_column head[] = {{.title = "row"},
+                                        {.title = page ? "role" : "#"},
+                                        {.title = "published", .right = true},
+                                        {.title = "predicted", .right = true},
+                                        {.title = "error", .right = true}};
     struct print_table *out = print_table_create(head, 5);
     for (uint32_t i = 0; out && i < t->n_points; i++) {
         const struct moesim_fidelity_point *p = &t->point[i];
@@ -150,50 +175,66 @@ static bool print_points(const struct moesim_fidelity_table *t, enum print_forma
         snprintf(published, sizeof published, "%.4g", p->published);
         snprintf(predicted, sizeof predicted, "%.4g", p->predicted);
         print_text(out, p->row);
-        print_text(out, role_words[t->part[p->part].role]);
+        if (page)
+            print_text(out, role_words[t->part[p->part].role]);
+        else
+            print_number(out, p->part + 1, NULL);
         print_text(out, published);
         print_text(out, predicted);
         print_text(out, error_text(t, moesim_fidelity_error(t, p), true, error));
     }
-    const bool good = out && print_table(out, format);
+    const bool good = out && print_table(out, page ? PRINT_MARKDOWN : PRINT_TABLE);
     print_table_destroy(out);
     return good;
 }
 
-static void print_line(const char *what, const char *text)
+/* A paragraph on a page, wrapped lines on a terminal. */
+static void print_line(const char *what, const char *text, bool page)
 {
-    if (*text)
-        printf("%s: %s.\n", what, text);
+    char line[1024];
+    if (!*text)
+        return;
+    snprintf(line, sizeof line, "%s: %s.", what, text);
+    if (page)
+        puts(line);
+    else
+        cli_print_wrapped(stdout, line, 0, 2);
 }
 
 static bool print_one(const struct moesim_fidelity_table *t, enum print_format format, bool points)
 {
     const bool page = format == PRINT_MARKDOWN;
     printf("%s%s (`%s`)\n\n", page ? "## " : "", t->title, t->name);
-    print_line("Source", t->source);
-    print_line(page ? "\nCluster preset" : "Cluster preset", t->preset);
-    print_line(page ? "\nCalibrated" : "Calibrated", t->calibration);
-    print_line(page ? "\nUnit" : "Unit", t->unit);
-    print_line(page ? "\nRemark" : "Remark", t->remark);
+    print_line("Source", t->source, page);
+    print_line(page ? "\nCluster preset" : "Cluster preset", t->preset, page);
+    print_line(page ? "\nCalibrated" : "Calibrated", t->calibration, page);
+    print_line(page ? "\nUnit" : "Unit", t->unit, page);
+    print_line(page ? "\nRemark" : "Remark", t->remark, page);
     puts("");
     if (t->skipped) {
         printf("Skipped: %s.\n\n", t->skipped);
         return true;
     }
-    bool good = print_constants(t, format) && print_parts(t, format);
+    bool good = print_constants(t, format) && print_parts(t, page);
     if (points || !t->long_table) {
         puts("");
-        good = good && print_points(t, format);
+        good = good && print_points(t, page);
     }
     puts("");
     return good;
 }
 
-static void print_tally(const struct fidelity_tally *tally)
+static void print_tally(const struct fidelity_tally *tally, bool page)
 {
-    printf("%u promises hold, %u are missed, %u failures are known, %u constants of presets differ from their "
-           "calibration, %u tables were skipped.\n",
-           tally->held, tally->missed, tally->known, tally->drifted, tally->skipped);
+    char line[256];
+    snprintf(line, sizeof line,
+             "%u promises hold, %u are missed, %u failures are known, %u constants of presets differ from their "
+             "calibration, %u tables were skipped.",
+             tally->held, tally->missed, tally->known, tally->drifted, tally->skipped);
+    if (page)
+        puts(line);
+    else
+        cli_print_wrapped(stdout, line, 0, 0);
 }
 
 /* ---- JSON ---- */
@@ -260,12 +301,12 @@ bool fidelity_print(const struct moesim_fidelity_table *tables, uint32_t n, enum
             "was calibrated once, on the rows\nnamed below; *held out* rows were not looked at. Errors are predicted / "
             "published - 1 without sign, bias is their mean with\nsign. A *known failure* is a promise that the model "
             "does not keep, and why. Formulae: [cost-model.md](cost-model.md).\n");
-        print_tally(&tally);
+        print_tally(&tally, true);
         puts("");
     }
     for (uint32_t i = 0; i < n && good; i++)
         good = print_one(&tables[i], format, points);
     if (format == PRINT_TABLE)
-        print_tally(&tally);
+        print_tally(&tally, false);
     return good;
 }

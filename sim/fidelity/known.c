@@ -177,7 +177,7 @@ static enum moesim_status add_mixtral(const struct fidelity_context *c, struct m
                               "a Mixtral layer of 16384 tokens, TFLOP");
     if (status == MOESIM_OK)
         status = fidelity_add(table, c->arena, CLAMP, 4, hot.cost.device_imbalance, err,
-                              "Mixtral EP8, an expert that every token takes: busiest device over mean");
+                              "Mixtral EP8, expert of all tokens: max / mean");
     if (status == MOESIM_OK)
         status = fidelity_add(table, c->arena, CLAMP, 7482.0 / 1846, hot_s / even_s, err,
                               "the same, time over that of even load");

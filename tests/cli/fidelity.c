@@ -13,13 +13,25 @@ Test(fidelity, prints_what_was_calibrated_and_what_fails)
 {
     struct heard h = program_run("fidelity");
     cr_assert_eq(h.status, 0, "%s", h.err);
-    cr_expect(strstr(h.out, "Calibrated: both start-ups, NIC and NVLink of the low-latency transport on EP8 and EP16"));
+    cr_expect(strstr(h.out, "Calibrated: both start-ups, NIC and NVLink of the low-latency transport on EP8\n"
+                            "  and EP16 from 32 tokens up."));
     cr_expect(strstr(h.out, "known failure"));
-    cr_expect(strstr(h.out, "below 32 tokens: "));
+    cr_expect(strstr(h.out, "3  below 32 tokens: mean <= 5 %, max <= 15 % is promised; "));
     cr_expect(strstr(h.out, "Skipped: needs moe_compute_h100_bf16.csv (--data)."));
     cr_expect(strstr(h.out, "EP256, 128 tokens, combine"));
     cr_expect(strstr(h.out, "0 are missed"));
     cr_expect(strstr(h.err, "5 tables were skipped; --data DIR reads them"));
+    program_forget(&h);
+}
+
+/* As a terminal of 80 columns shows it. */
+Test(fidelity, fits)
+{
+    const char *data = getenv("MOESIM_TEST_DATA");
+    struct heard h = data ? program_run("fidelity --points --data %s", data) : program_run("fidelity --points");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    for (char *rest = h.out, *line; (line = strsep(&rest, "\n")) != NULL;)
+        cr_expect_leq(strlen(line), 80, "%s", line);
     program_forget(&h);
 }
 
