@@ -2,7 +2,8 @@
  * replay: decisions that were made elsewhere, again. With `file` it is what `moesim route` wrote as CSV: every pair
  * with its weight, kept or not, and slot, bit for bit, each layer its own, the same in every step. Without a file it is
  * what the workload has recorded: the first k pairs of each token with their weights (1/n where none are recorded), and
- * their fates and slots where those are recorded; else all are kept and seated in token order.
+ * their fates and slots where those are recorded; else all are kept and seated in token order, or as many as a
+ * capacity_factor leaves room for: what a model would have dropped that was recorded without a capacity.
  *
  * A CSV does not tell why a pair was refused: it counts as over capacity. It does not tell the capacity either, and the
  * groups are the batch's: slots that are distinct in the groups of the recording have to be so in those of `group`.
@@ -22,19 +23,26 @@
 struct replay_params {
     const char *file;
     uint32_t k;
+    double capacity_factor;
+    uint32_t capacity_rule; /* enum moesim_capacity_rule */
     const char *group;
 };
 
 static const struct moesim_param replay_schema[] = {
     MOESIM_PARAM(struct replay_params, file, "", 0, 0, "CSV from `moesim route`; empty = what the workload recorded"),
     MOESIM_PARAM(struct replay_params, k, "top_k", 1, 65536, "experts of a token taken from the workload's record"),
+    MOESIM_PARAM(struct replay_params, capacity_factor, "0", 0, 65536,
+                 "expert slots over an even share for a record without refusals, by capacity_rule; 0 = dropless"),
+    MOESIM_CHOICE(struct replay_params, capacity_rule, "megatron", MOESIM_CAPACITY_CHOICES,
+                  "the library whose capacity formula is used"),
     MOESIM_PARAM(struct replay_params, group, "device", 0, 0,
                  "tokens whose slots are numbered together: device, batch, sequence or a number of tokens"),
     MOESIM_PARAM_END,
 };
 
 struct replay {
-    uint32_t k, n_experts;
+    uint32_t k, n_experts, capacity_rule;
+    double capacity_factor;
     const char *file; /* "" = the workload's record */
     void *check;      /* of moesim_plan_check */
     uint32_t *taken;  /* [E] */
@@ -238,6 +246,9 @@ static enum moesim_status replay_shape(const void *params, const struct moesim_e
         shape->max_pairs = (uint64_t)env->max_tokens * (p->k < env->n_experts ? p->k : env->n_experts);
         return moesim_group_parse(p->group, shape, err);
     }
+    if (p->capacity_factor > 0)
+        return moesim_fail(err, MOESIM_EINVAL, "%.300s says what is kept: capacity_factor is for a workload's record",
+                           p->file);
     enum moesim_status status = measure(p->file, env->n_experts, &extent, err);
     if (!status)
         status = check_extent(p, env, &extent, err);
@@ -257,6 +268,8 @@ static enum moesim_status replay_init(void *state, const void *params, const str
     struct moesim_arena *arena = env->arena;
     const size_t n = (size_t)shape.max_pairs;
     *s = (struct replay){.k = p->k,
+                         .capacity_rule = p->capacity_rule,
+                         .capacity_factor = p->capacity_factor,
                          .n_experts = env->n_experts,
                          .n_tokens = env->max_tokens,
                          .file = moesim_strdup(arena, p->file),
@@ -326,12 +339,31 @@ static void restore(const struct moesim_batch *batch, struct moesim_plan *plan)
         }
 }
 
+/* The slots that capacity_factor leaves in each group, padding not counted. */
+static void limit(const struct replay *s, const struct moesim_batch *batch, struct moesim_plan *plan)
+{
+    for (uint32_t g = 0; g < batch->n_groups; g++) {
+        uint32_t n = batch->group_start[g + 1] - batch->group_start[g];
+        for (uint32_t t = batch->group_start[g]; batch->padding && t < batch->group_start[g + 1]; t++)
+            n -= batch->padding[t] != 0;
+        const uint32_t slots = moesim_capacity(s->capacity_rule, n, s->n_experts, s->k, s->capacity_factor, 0);
+        for (uint32_t e = 0; e < s->n_experts; e++)
+            plan->capacity[(size_t)g * s->n_experts + e] = slots;
+    }
+}
+
 static enum moesim_status replay_record(const struct replay *s, const struct moesim_batch *batch,
                                         struct moesim_plan *plan, struct moesim_error *err)
 {
     const enum moesim_status status = take_record(s, batch, plan, err);
     if (status)
         return status;
+    if (s->capacity_factor > 0 && (batch->decisions->fate || batch->decisions->slot))
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "replay: the record says what was kept; capacity_factor is for one that "
+                           "does not");
+    if (s->capacity_factor > 0)
+        limit(s, batch, plan);
     moesim_seat(batch, s->taken, plan);
     if (batch->decisions->fate || batch->decisions->slot)
         restore(batch, plan);

@@ -122,7 +122,7 @@ uint32_t slots_per_expert(struct expected *x, uint32_t n_tokens, uint32_t k)
     if (factor == 0)
         return MOESIM_UNLIMITED;
     double slots = formula(x, n_tokens, x->batch->n_experts, k, factor, &least);
-    if (number(x, "min_capacity") > 0)
+    if (has_parameter(x, "min_capacity") && number(x, "min_capacity") > 0)
         least = number(x, "min_capacity");
     return (uint32_t)fmax(slots, least);
 }

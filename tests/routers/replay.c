@@ -192,6 +192,41 @@ Test(replay, record)
     bed_close(&bed);
 }
 
+/* Eight tokens of one choice each, two experts, 7 of them on the first: capacity ceil(8 / 2 * factor). */
+Test(replay, record_within_capacity)
+{
+    static const uint32_t first[] = {0, 1, 2, 3, 4, 5, 6, 7, 8}, expert[] = {0, 0, 0, 1, 0, 0, 0, 0};
+    static const struct {
+        const char *spec;
+        uint32_t kept;
+    } cases[] = {{"replay:k=1,capacity_factor=1", 5},
+                 {"replay:k=1,capacity_factor=1.01", 6},
+                 {"replay:k=1,capacity_factor=0.5", 3},
+                 {"replay:k=1,capacity_factor=2", 8},
+                 {"replay:k=1", 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct bed bed;
+        uint32_t kept = 0;
+        cr_assert_eq(bed_open(&bed, cases[i].spec, 8, 2, MOESIM_TRAIN), MOESIM_OK);
+        bed.decisions = (struct moesim_decisions){.first = first, .expert = expert};
+        bed_route(&bed);
+        for (uint32_t t = 0; t < 8; t++) {
+            kept += bed.plan.fate[t] == MOESIM_KEPT;
+            cr_assert_eq(bed.plan.weight[t] > 0, bed.plan.fate[t] == MOESIM_KEPT);
+        }
+        cr_assert(bed.plan.n_wanted == 8 && kept == cases[i].kept, "%s: %u", cases[i].spec, kept);
+        bed_close(&bed);
+    }
+    static const uint8_t fate[8] = {MOESIM_KEPT};
+    struct bed bed;
+    cr_assert_eq(bed_open(&bed, "replay:k=1,capacity_factor=1", 8, 2, MOESIM_TRAIN), MOESIM_OK);
+    bed.decisions = (struct moesim_decisions){first, expert, NULL, fate, NULL};
+    moesim_plan_reset(&bed.plan, &bed.batch);
+    cr_assert_eq(bed.router->route(bed.state, &bed.batch, &bed.plan, &bed.err), MOESIM_EINVAL);
+    cr_assert(strstr(bed.err.text, "the record says what was kept"), "%s", bed.err.text);
+    bed_close(&bed);
+}
+
 /* Two experts, five tokens: what was refused, served elsewhere or bad stays so, slots are those of the record where
  * they do not follow from the order, and n_wanted counts a rerouted choice once. */
 Test(replay, record_with_fates_and_slots)

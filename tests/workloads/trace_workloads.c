@@ -58,6 +58,92 @@ Test(trace_workloads, trace_takes_the_next_tokens_and_wraps)
     instance_destroy(&x);
 }
 
+/* Sequences 0 .. 89, 90, 91 .. 199; shuffled, decode and serving against the recording, row by row. */
+Test(trace_workloads, trace_in_every_batching)
+{
+    static struct recording r;
+    static const char *const kinds[] = {"shuffled", "decode", "serving"};
+    const char *text = "start,len\n0,90\n90,1\n91,109\n";
+    char ids[512], sequences[512];
+    recording_fill(&r, 1);
+    for (uint32_t t = 0; t < RECORDING_TOKENS; t++) /* so that a row can be told by its ids */
+        for (uint32_t l = 0; l < RECORDING_LAYERS; l++)
+            for (uint32_t i = 0; i < RECORDING_K; i++)
+                r.expert[l][t][i] = l == 0 ? t : r.expert[l][t][i];
+    snprintf(ids, sizeof ids, "%s", recording_write_ids(&r, "a.npy"));
+    snprintf(sequences, sizeof sequences, "%s", folder_write("s.csv", text, strlen(text)));
+    for (size_t k = 0; k < 3; k++) {
+        struct instance x;
+        uint32_t count[RECORDING_TOKENS] = {0}, n = 0, row[60];
+        instance_create(&x, "trace", SETTINGS("file", ids, "sequences", sequences, "batching", kinds[k]));
+        cr_assert_eq(instance_init(&x, env_of(3, 200, 3, 60)), MOESIM_OK, "%s", x.error.text);
+        for (uint32_t step = 0; step < 30; step++)
+            for (uint32_t l = 0; l < 3; l++) {
+                const struct moesim_batch batch = instance_step(&x, step, l);
+                const struct moesim_decisions *d = batch.decisions;
+                cr_assert_eq(!batch.padding, k < 2);
+                for (uint32_t t = 0; t < 60; t++) {
+                    const bool padding = batch.padding && batch.padding[t];
+                    cr_assert_eq(d->first[t + 1] - d->first[t], padding ? 0 : 3);
+                    if (padding)
+                        continue;
+                    row[t] = l ? row[t] : d->expert[d->first[t]];
+                    cr_assert_arr_eq(d->expert + d->first[t], r.expert[l][row[t]], sizeof r.expert[l][0]);
+                    cr_assert_eq(batch.sequence_id[t], row[t] < 90 ? 0 : row[t] < 91 ? 1 : 2);
+                    count[row[t]] += l == 0;
+                    n += l == 0;
+                }
+            }
+        cr_assert(n > 1000 && n <= 1800, "%u", n);
+        for (uint32_t t = 0; k < 2 && t < RECORDING_TOKENS; t++) /* serving begins with prompts only */
+            cr_assert(count[t] >= 4 && count[t] <= 14, "%s, row %u: %u times of about 9", kinds[k], t, count[t]);
+        instance_destroy(&x);
+    }
+}
+
+/* Rows 10 .. 39 and 60 .. 69 are math; the step is the whole of what is left, in order. */
+Test(trace_workloads, trace_of_one_domain)
+{
+    static struct recording r;
+    const char *text = "start,len,topic\n0,10,\"news, old\"\n10,30,math\n40,20,code\n60,10,math\n70,130,code\n";
+    char ids[512], sequences[512];
+    recording_fill(&r, 1);
+    snprintf(ids, sizeof ids, "%s", recording_write_ids(&r, "a.npy"));
+    snprintf(sequences, sizeof sequences, "%s", folder_write("s.csv", text, strlen(text)));
+    struct instance x;
+    const char *const *settings = SETTINGS("file", ids, "sequences", sequences, "domains", "topic", "only", "math");
+    instance_create(&x, "trace", settings);
+    struct moesim_workload_shape shape = {.struct_size = sizeof shape};
+    cr_assert_eq(x.workload->shape(x.params, &shape, &x.error), MOESIM_OK, "%s", x.error.text);
+    cr_assert_eq(shape.n_tokens, 40);
+    cr_assert_eq(instance_init(&x, env_of(3, 12, 3, 40)), MOESIM_OK, "%s", x.error.text);
+    struct moesim_batch batch = instance_step(&x, 3, 2);
+    for (uint32_t t = 0; t < 40; t++) {
+        const uint32_t row = t < 30 ? 10 + t : 30 + t;
+        cr_assert_arr_eq(batch.decisions->expert + 3 * t, r.expert[2][row], sizeof r.expert[2][row]);
+        cr_assert(batch.domain[t] == 1 && batch.sequence_id[t] == (t < 30 ? 1 : 3));
+    }
+    instance_destroy(&x);
+
+    const struct {
+        const char *const *settings;
+        const char *says;
+    } bad[] = {
+        {SETTINGS("file", ids, "only", "math"), "has no domains; a column of a CSV of sequences can name them"},
+        {SETTINGS("file", ids, "domains", "topic"), "domains names a column of sequences=FILE.csv"},
+        {SETTINGS("file", ids, "sequences", sequences, "domains", "topic", "only", "maths"), "is labelled 'maths'"},
+        {SETTINGS("file", ids, "sequences", sequences, "domains", "subject", "only", "x"), "no column 'subject'"},
+        {SETTINGS("file", ids, "batching", "decode"), "does not say where sequences begin"},
+        {SETTINGS("file", ids, "batching", "decode", "chunk", "3"), "chunk has no effect without batching=serving"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        instance_create(&x, "trace", bad[i].settings);
+        cr_assert_eq(x.workload->shape(x.params, &shape, &x.error), MOESIM_EINVAL, "%s", bad[i].says);
+        cr_assert(strstr(x.error.text, bad[i].says), "%s", x.error.text);
+        moesim_arena_destroy(x.arena);
+    }
+}
+
 /* A step longer than the recording holds it more than once. */
 Test(trace_workloads, trace_repeats_a_short_recording)
 {

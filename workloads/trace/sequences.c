@@ -174,6 +174,14 @@ bool trace_sequences_have_domains(const struct trace_sequences *s)
     return s->has_domains;
 }
 
+bool trace_sequences_find(const struct trace_sequences *s, const char *label, uint32_t *number)
+{
+    for (*number = 0; *number < s->n_names; ++*number)
+        if (scan_is(s->name[*number], label))
+            return true;
+    return false;
+}
+
 void trace_sequences_label(const struct trace_sequences *s, enum trace_label label, uint64_t first, uint32_t n,
                            uint32_t *values)
 {

@@ -73,6 +73,8 @@ void trace_sequences_free(struct trace_sequences *sequences);
 void trace_sequences_label(const struct trace_sequences *sequences, enum trace_label label, uint64_t first, uint32_t n,
                            uint32_t *values);
 bool trace_sequences_have_domains(const struct trace_sequences *sequences);
+/* The number of a domain, or false where no row has it. */
+bool trace_sequences_find(const struct trace_sequences *sequences, const char *label, uint32_t *number);
 
 /* ---- own trace file, from a descriptor ---- */
 

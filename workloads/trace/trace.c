@@ -308,6 +308,26 @@ enum moesim_status trace_read_labels(struct trace *t, enum trace_label label, ui
     return n ? t->source.reading->labels(t->source.state, label, first, n, values, err) : MOESIM_OK;
 }
 
+enum moesim_status trace_find_domain(const struct trace *t, const char *label, uint32_t *number,
+                                     struct moesim_error *err)
+{
+    char *end;
+    if (!t->source.shape.has_label[TRACE_DOMAIN])
+        return moesim_fail(err, MOESIM_EINVAL, "%.300s has no domains; a column of a CSV of sequences can name them",
+                           t->path);
+    if (t->sequences && trace_sequences_have_domains(t->sequences)) {
+        if (trace_sequences_find(t->sequences, label, number))
+            return MOESIM_OK;
+        return moesim_fail(err, MOESIM_EINVAL, "%.300s: no sequence is labelled '%.100s'", t->path, label);
+    }
+    errno = 0;
+    const unsigned long value = strtoul(label, &end, 10);
+    *number = (uint32_t)value;
+    if (*label < '0' || *label > '9' || *end || errno || value > UINT32_MAX)
+        return moesim_fail(err, MOESIM_EINVAL, "%.300s numbers its domains; '%.100s' is no number", t->path, label);
+    return MOESIM_OK;
+}
+
 uint32_t trace_piece(const struct trace *t)
 {
     const uint64_t k = t->source.shape.top_k ? t->source.shape.top_k : 1;

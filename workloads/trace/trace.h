@@ -104,6 +104,11 @@ MOESIM_MUST_CHECK enum moesim_status trace_read_loads(const char *path, struct m
 MOESIM_MUST_CHECK enum moesim_status trace_read_labels(struct trace *trace, enum trace_label label, uint64_t first,
                                                        uint32_t n, uint32_t *values, struct moesim_error *err);
 
+/* The number of the domain with that label: of a CSV its text, of a file that has domains itself their number.
+ * MOESIM_EINVAL where there is none. */
+MOESIM_MUST_CHECK enum moesim_status trace_find_domain(const struct trace *trace, const char *label, uint32_t *number,
+                                                       struct moesim_error *err);
+
 /* "logits", "decisions" or "loads", and back (TRACE_ANY for NULL or any other word). */
 const char *trace_kind_name(uint32_t kind);
 enum trace_kind trace_kind_of(const char *name);
