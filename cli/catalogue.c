@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/file.h"
 #include "cli/message.h"
 #include "cli/plugin.h"
 #include "routers/table.h"
@@ -41,6 +42,7 @@ enum moesim_status catalogue_init(struct catalogue *catalogue, struct moesim_err
     catalogue->registry.workloads = workloads_table;
     catalogue->registry.read_array = npy_read_array;
     catalogue->registry.read_loads = trace_read_loads;
+    catalogue->registry.hash_path = cli_path_hash;
     while (workloads_table[catalogue->registry.n_workloads])
         catalogue->registry.n_workloads++;
     return MOESIM_OK;

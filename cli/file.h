@@ -14,8 +14,12 @@
 /* Whether both names lead to one and the same regular file. */
 bool cli_file_same(const char *a, const char *b);
 
-/* FNV-1a of the file's bytes; false with errno. */
+/* A hash of the file's bytes, as fast as they are read; false with errno. */
 bool cli_file_hash(const char *path, uint64_t *hash);
+
+/* The same of a regular file, or of names and files in a folder. Past a GiB in all, of files only size and time of the
+ * last change count; past 65536 entries or eight levels, nothing. False where there is no such thing. */
+bool cli_path_hash(const char *path, uint64_t *hash);
 
 /* The file's bytes and a final 0, malloc'd, at most max_bytes. */
 MOESIM_MUST_CHECK enum moesim_status cli_file_read(const char *path, size_t max_bytes, char **text, size_t *size,

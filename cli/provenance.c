@@ -133,25 +133,11 @@ static void add_file(struct provenance_files *files, json_t *to, const char *pat
         json_object_set(to, path, known);
 }
 
-/* Text parameters may name files, several of them separated by commas. */
 static void add_params(struct provenance_files *files, json_t *to, struct moesim_schema schema, const void *params)
 {
-    const struct moesim_param *row;
-    for (uint32_t i = 0; (row = moesim_schema_row(schema, i)); i++) {
-        if (row->type != MOESIM_TYPE_TEXT && row->type != MOESIM_TYPE_FILE)
-            continue;
-        const char *text;
-        memcpy(&text, (const char *)params + row->offset, sizeof text);
-        for (const char *c = text ? text : ""; *c;) {
-            char path[4096];
-            c += strspn(c, " ,");
-            size_t n = strcspn(c, ",");
-            snprintf(path, sizeof path, "%.*s", (int)n, c);
-            if (n)
-                add_file(files, to, path);
-            c += n;
-        }
-    }
+    struct moesim_path_walk walk = {.schema = schema, .params = params};
+    while (moesim_path_next(&walk))
+        add_file(files, to, walk.path);
 }
 
 char *provenance_files_json(struct provenance_files *files, const struct study_source *source,

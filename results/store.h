@@ -71,7 +71,9 @@ struct results_run {
 };
 
 /* Writes a run with all its figures in one transaction; a failed run with the same hash is replaced, a done one is left
- * (*id is its id) unless `replace` says otherwise. The row hash covers all but measured figures, times and provenance.
+ * (*id is its id) unless `replace` says otherwise. Runs of the same parameters with another hash are replaced by a done
+ * one: a file or a plugin that they read has changed. The row hash covers all but measured figures, times and
+ * provenance.
  */
 MOESIM_MUST_CHECK enum moesim_status results_write(struct results_store *store, const struct results_run *run,
                                                    int64_t *id, struct moesim_error *err);

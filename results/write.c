@@ -248,6 +248,27 @@ static bool delete_run(struct results_store *store, int64_t id)
     return results_step_done(remove);
 }
 
+/* A run of the same point whose hash is another read what has changed since: a file, or a plugin's code. */
+static bool delete_stale(struct results_store *store, const struct results_run *run)
+{
+    const char *router = NULL;
+    for (uint32_t i = 0; i < run->n_params; i++)
+        if (!strcmp(run->params[i].path, "router"))
+            router = run->params[i].value;
+    if (!router || run->failed)
+        return true;
+    sqlite3_stmt *remove = results_prepared(store, RESULTS_DELETE_STALE);
+    if (!remove)
+        return false;
+    sqlite3_bind_int64(remove, 1, run->study);
+    bind_hash(remove, 2, pairing_hash(run));
+    sqlite3_bind_int64(remove, 3, (int64_t)run->seed);
+    bind_hash(remove, 4, run->hash);
+    bind_text(remove, 5, run->params_json);
+    bind_text(remove, 6, router);
+    return results_step_done(remove);
+}
+
 static bool seal_run(struct results_store *store, int64_t id)
 {
     uint64_t hash;
@@ -273,8 +294,9 @@ static bool write_run(struct results_store *store, const struct results_run *run
         return false;
     if (*id && done && (run->failed || !run->replace))
         return true;
-    return (!*id || delete_run(store, *id)) && insert_run(store, run, id) && insert_params(store, run, *id) &&
-           (run->failed || insert_outcome(store, run->outcome, *id)) && seal_run(store, *id);
+    return (!*id || delete_run(store, *id)) && delete_stale(store, run) && insert_run(store, run, id) &&
+           insert_params(store, run, *id) && (run->failed || insert_outcome(store, run->outcome, *id)) &&
+           seal_run(store, *id);
 }
 
 enum moesim_status results_write(struct results_store *store, const struct results_run *run, int64_t *id,

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <moesim/hash.h>
+
 #include "sim/study/spec.h"
 
 enum { MAX_VALUE = 4000, MAX_TOKENS = 1 << 26 };
@@ -300,6 +302,44 @@ static void resolve_placement(struct moesim_resolver *r, struct moesim_choice *c
         read_loads(r, choice);
 }
 
+/* A path and what it holds. */
+struct moesim_hashed {
+    struct moesim_hashed *next;
+    const char *path;
+    uint64_t hash;
+    bool exists;
+};
+
+/* The same file serves many variants. */
+static const struct moesim_hashed *hash_path(struct moesim_resolver *r, const char *path)
+{
+    struct moesim_hashed *h = r->hashed;
+    while (h && strcmp(h->path, path) != 0)
+        h = h->next;
+    if (h)
+        return h;
+    h = moesim_mistake_alloc(r->mistakes, r->arena, 1, sizeof *h);
+    if (!h)
+        return NULL;
+    *h = (struct moesim_hashed){.next = r->hashed, .path = moesim_strdup(r->arena, path)};
+    h->exists = h->path && r->registry->hash_path && r->registry->hash_path(path, &h->hash);
+    if (h->path)
+        r->hashed = h;
+    return h;
+}
+
+static uint64_t hash_files(struct moesim_resolver *r, const struct moesim_choice *choice)
+{
+    struct moesim_path_walk walk = {.schema = choice->schema, .params = choice->params};
+    uint64_t hash = 0;
+    while (moesim_path_next(&walk)) {
+        const struct moesim_hashed *h = hash_path(r, walk.path);
+        if (h && h->exists)
+            hash = moesim_hash(hash ? hash : MOESIM_HASH_START, &h->hash, sizeof h->hash);
+    }
+    return hash;
+}
+
 /* The name and the keys the study set, in schema order, values as the parser prints them: one spelling for one meaning.
  */
 static const char *canonical_spec(struct moesim_resolver *r, const struct moesim_choice *choice)
@@ -359,8 +399,10 @@ struct moesim_choices moesim_choices_resolve(struct moesim_resolver *r, enum moe
         choice->variant = &variants.item[i];
         choice->spec = "";
         resolve[component](r, choice);
-        if (choice->params)
+        if (choice->params) {
             choice->spec = canonical_spec(r, choice);
+            choice->files_hash = choice->known && choice->whole ? hash_files(r, choice) : 0;
+        }
     }
     return choices;
 }

@@ -1,6 +1,7 @@
 /*
  * The files that parameters name.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "sim/study/registry.h"
@@ -35,4 +36,37 @@ enum moesim_status moesim_files_read(struct moesim_schema schema, const void *pa
     }
     *files = array;
     return MOESIM_OK;
+}
+
+/* The text of the row at which the walk stands, or NULL. */
+static const char *text_of(const struct moesim_path_walk *walk, const struct moesim_param *row)
+{
+    const char *text = NULL;
+    if (row->type == MOESIM_TYPE_TEXT || row->type == MOESIM_TYPE_FILE)
+        memcpy(&text, (const char *)walk->params + row->offset, sizeof text);
+    return text && *text ? text : NULL;
+}
+
+bool moesim_path_next(struct moesim_path_walk *walk)
+{
+    const struct moesim_param *row;
+    while ((row = moesim_schema_row(walk->schema, walk->row))) {
+        const char *text = text_of(walk, row);
+        if (text && !walk->rest) {
+            walk->rest = strchr(text, ',') ? text : "";
+            snprintf(walk->path, sizeof walk->path, "%s", text);
+            return true;
+        }
+        while (text && *walk->rest) {
+            walk->rest += strspn(walk->rest, " ,");
+            const size_t n = strcspn(walk->rest, ",");
+            snprintf(walk->path, sizeof walk->path, "%.*s", (int)n, walk->rest);
+            walk->rest += n;
+            if (n)
+                return true;
+        }
+        walk->rest = NULL;
+        walk->row++;
+    }
+    return false;
 }

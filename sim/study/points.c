@@ -36,13 +36,30 @@ static uint64_t hash_number(uint64_t hash, uint64_t number)
     return hash_text(hash, text);
 }
 
-/* The counted results depend on the parameters, on a plugin's code and on the engine. */
-static uint64_t hash_of(const struct moesim_point *p, uint64_t seed, const char *json)
+/* What the points of a cell share. */
+struct cell_texts {
+    const struct moesim_label *labels;
+    uint32_t n_labels;
+    char *json; /* without seed */
+    uint64_t routing_hash, files_hash;
+};
+
+/* What the files of these components hold. */
+static uint64_t hash_files(uint64_t hash, const struct moesim_cell *cell, bool of_routing)
 {
-    uint64_t hash = hash_text(MOESIM_HASH_START, engine);
+    for (uint32_t c = 0; c < MOESIM_N_COMPONENTS; c++)
+        if (cell->chosen[c]->files_hash && !(of_routing && (c == MOESIM_CLUSTER || c == MOESIM_PLACEMENT)))
+            hash = hash_number(hash, cell->chosen[c]->files_hash);
+    return hash;
+}
+
+/* The counted results depend on the parameters, on files, on a plugin's code and on the engine. */
+static uint64_t hash_of(const struct moesim_point *p, uint64_t seed, const struct cell_texts *texts)
+{
+    uint64_t hash = hash_text(texts->files_hash, engine);
     hash = hash_number(hash, seed);
     hash = hash_number(hash, p->router->file_hash);
-    return hash_text(hash, json);
+    return hash_text(hash, texts->json);
 }
 
 /* Home devices, and with them groups and what is priced, follow the number of devices. What else a plugin looks at
@@ -53,14 +70,6 @@ static uint64_t route_hash_of(const struct moesim_point *p, uint64_t seed, uint6
     hash = hash_number(hash, p->router->plugin ? p->hash : 0);
     return hash_number(hash, p->has_cluster ? moesim_cluster_devices(&p->cluster) : 1);
 }
-
-/* What the points of a cell share. */
-struct cell_texts {
-    const struct moesim_label *labels;
-    uint32_t n_labels;
-    char *json; /* without seed */
-    uint64_t routing_hash;
-};
 
 static bool add_point(struct points *points, const struct cell_texts *texts, const struct moesim_point *point,
                       uint64_t seed)
@@ -87,7 +96,7 @@ static bool add_point(struct points *points, const struct cell_texts *texts, con
     p->labels = own;
     p->n_labels = texts->n_labels;
     p->json = text;
-    p->hash = hash_of(p, seed, texts->json);
+    p->hash = hash_of(p, seed, texts);
     p->route_hash = route_hash_of(p, seed, texts->routing_hash);
     return true;
 }
@@ -99,7 +108,8 @@ static bool add_cell(struct points *points, const struct moesim_axes *axes, stru
     struct moesim_arena *arena = points->r->arena;
     struct moesim_point *p = &cell->point;
     const struct moesim_selection *selection = points->selection;
-    struct cell_texts texts = {.routing_hash = moesim_labels_routing_hash(labels)};
+    struct cell_texts texts = {.routing_hash = hash_files(moesim_labels_routing_hash(labels), cell, true),
+                               .files_hash = hash_files(MOESIM_HASH_START, cell, false)};
     texts.labels = moesim_labels_finish(labels, arena, &texts.n_labels);
     texts.json = moesim_labels_json(labels, arena);
     if (!texts.labels || !texts.json)
@@ -244,7 +254,7 @@ static char *study_json(struct moesim_study *study, struct points *points)
 bool moesim_study_resolve(struct moesim_study *study, const struct moesim_registry *registry,
                           const struct moesim_point *const **points_out, uint32_t *n, struct moesim_mistakes *mistakes)
 {
-    struct moesim_resolver r = {study->arena, mistakes, registry, study->root};
+    struct moesim_resolver r = {study->arena, mistakes, registry, study->root, NULL};
     struct moesim_selection selection;
     struct moesim_axes axes;
     struct points points = {.r = &r, .selection = &selection};

@@ -22,6 +22,7 @@ struct moesim_resolver {
     struct moesim_mistakes *mistakes;
     const struct moesim_registry *registry;
     const struct moesim_node *root;
+    struct moesim_hashed *hashed; /* what was hashed already */
 };
 
 /* ---- variants ---- */
@@ -73,8 +74,9 @@ struct moesim_choice {
     bool is_text;                         /* a cluster text: its name is `params`' */
     struct moesim_schema schema;
     size_t params_size;
-    void *params;     /* NULL for routers, whose defaults depend on the model */
-    const char *spec; /* canonical */
+    void *params;        /* NULL for routers, whose defaults depend on the model */
+    const char *spec;    /* canonical */
+    uint64_t files_hash; /* of what the files that its settings name hold; 0 = they name none */
 
     const struct moesim_router_entry *router;
     const struct moesim_file_array *files; /* of the router's parameters */

@@ -140,3 +140,74 @@ Test(placements, bad_input)
         program_forget(&h);
     }
 }
+
+/* Runs that the next call has to make. */
+static double due(const char *words)
+{
+    struct heard h = program_run("run s.yaml --db p.db --dry-run --json %s", words);
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    const char *at = strstr(h.out, "\"to_run\": ");
+    const double n = at ? strtod(at + strlen("\"to_run\": "), NULL) : NAN;
+    cr_assert(isfinite(n), "%s", h.out);
+    program_forget(&h);
+    return n;
+}
+
+/* A file that was changed under the same name makes its own runs stale, and the new ones take their place. */
+Test(placements, a_changed_file_runs_again)
+{
+    program_write("s.yaml", "study: files\nseeds: 2\nsteps: 2\nworkload: {name: gaussian, tokens: 64}\n"
+                            "model: {experts: 4, layers: 1, d_model: 16}\n"
+                            "router: [softmax-topk, {name: softmax-topk, bias: b.npy}]\n"
+                            "cluster: {name: h100-dgx, devices_per_node: 2}\n"
+                            "placement: [contiguous, plan.json, {name: lpt, from: loads.json}]\n");
+    struct moesim_error err;
+    cr_assert_eq(npy_write_float("b.npy", (float[]){0, 0, 0, 1}, (uint64_t[]){4}, 1, &err), MOESIM_OK);
+    program_write("plan.json", "{\"layers\": [{\"devices\": [[0, 1], [2, 3]]}]}");
+    program_write("loads.json", "[[3, 1, 1, 1]]");
+    struct heard h = program_run("run s.yaml --db p.db");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    program_forget(&h);
+    cr_expect_eq(number("SELECT count(*) FROM run"), 12);
+    cr_expect_eq(due(""), 0);
+    static const struct {
+        const char *file, *text;
+        double due;
+    } changes[] = {{"plan.json", "{\"layers\": [{\"devices\": [[0, 2], [1, 3]]}]}", 4},
+                   {"loads.json", "[[1, 1, 1, 3]]", 4},
+                   {"loads.json", "[[1, 1, 1, 3]]", 0},
+                   {"b.npy", NULL, 6}};
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        if (changes[i].text)
+            program_write(changes[i].file, changes[i].text);
+        else
+            cr_assert_eq(npy_write_float("b.npy", (float[]){1, 0, 0, 0}, (uint64_t[]){4}, 1, &err), MOESIM_OK);
+        cr_expect_eq(due(""), changes[i].due, "%s: %g", changes[i].file, due(""));
+        h = program_run("run s.yaml --db p.db");
+        cr_assert_eq(h.status, 0, "%s", h.err);
+        program_forget(&h);
+        cr_expect_eq(number("SELECT count(*) FROM run"), 12, "stale runs are gone");
+        cr_expect_eq(due(""), 0);
+    }
+}
+
+/* The same of a folder of texts and of a recorded trace. */
+Test(placements, a_changed_workload_runs_again)
+{
+    cr_assert_eq(system("mkdir -p texts/more"), 0);
+    program_write("texts/a.txt", "some words of a text that is long enough to be one\n");
+    program_write("texts/more/b.txt", "and others of another, in a folder below the first\n");
+    program_write("t.csv", "layer,token,choice,expert\n0,0,0,1\n0,1,0,2\n");
+    program_write("s.yaml", "study: files\nseeds: 1\nsteps: 2\nmodel: {experts: 4, layers: 1, d_model: 16, top_k: 1}\n"
+                            "workload: [{name: text, files: texts, tokens: 64}, {name: trace, file: t.csv}]\n"
+                            "router: [hash, replay]\nexclude:\n  - {router.name: hash, workload.name: trace}\n"
+                            "  - {router.name: replay, workload.name: text}\n");
+    struct heard h = program_run("run s.yaml --db p.db");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    program_forget(&h);
+    cr_expect_eq(due(""), 0);
+    program_write("texts/more/b.txt", "and Others of another, in a folder below the first\n");
+    cr_expect_eq(due(""), 1);
+    program_write("t.csv", "layer,token,choice,expert\n0,0,0,1\n0,1,0,3\n");
+    cr_expect_eq(due(""), 2);
+}

@@ -130,9 +130,13 @@ static const struct moesim_router_entry fake_routers[] = {
 };
 static const struct moesim_workload *const fake_workloads[] = {&fake_gaussian, &fake_zipf,   &fake_lognormal,
                                                                &fake_text,     &fake_logits, &fake_trace};
-static const struct moesim_registry fake_registry = {fake_routers,   sizeof fake_routers / sizeof *fake_routers,
-                                                     fake_workloads, sizeof fake_workloads / sizeof *fake_workloads,
-                                                     NULL,           NULL};
+static const struct moesim_registry fake_registry = {fake_routers,
+                                                     sizeof fake_routers / sizeof *fake_routers,
+                                                     fake_workloads,
+                                                     sizeof fake_workloads / sizeof *fake_workloads,
+                                                     NULL,
+                                                     NULL,
+                                                     NULL};
 
 /* A study from text to points, with what was wrong on the way. */
 struct resolved {

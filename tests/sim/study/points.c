@@ -240,7 +240,7 @@ Test(points, hashes_follow_the_meaning)
 Test(points, plugin_file_counts)
 {
     struct moesim_router_entry entries[] = {{"./mine.so", &fake_plugin, true, 1}};
-    struct moesim_registry registry = {entries, 1, fake_workloads, fake_registry.n_workloads, NULL, NULL};
+    struct moesim_registry registry = {entries, 1, fake_workloads, fake_registry.n_workloads, NULL, NULL, NULL};
     uint64_t hash[2];
     for (int i = 0; i < 2; i++) {
         entries[0].file_hash = (uint64_t)i + 1;
@@ -250,6 +250,81 @@ Test(points, plugin_file_counts)
         release(r);
     }
     cr_assert_neq(hash[0], hash[1]);
+}
+
+static uint64_t content; /* of every file whose name ends in .npy or .json */
+
+static bool hash_fake_path(const char *path, uint64_t *hash)
+{
+    *hash = content;
+    return strstr(path, ".npy") || strstr(path, ".json");
+}
+
+static enum moesim_status read_fake_loads(const char *path, struct moesim_arena *arena, struct moesim_file_array *array,
+                                          struct moesim_error *err)
+{
+    static const float loads[] = {1, 1, 1, 1};
+    (void)path, (void)arena, (void)err;
+    *array = (struct moesim_file_array){.values = loads, .n = 4, .n_dimensions = 1, .shape = {4}};
+    return MOESIM_OK;
+}
+
+/* A file that changed under the same name makes another point. One that only the cost looks at leaves the routing as it
+ * is; what names no file is as if files were not looked at. */
+Test(points, files_count)
+{
+    static const struct {
+        const char *study;
+        bool of_point, of_routing;
+    } cases[] = {
+        {"workload: {name: logits, file: eight.npy}\nrouter: null\n", true, true},
+        {"workload: gaussian\nrouter: null\nmodel: {experts: 4}\ncluster: {name: h100-dgx, devices_per_node: 2}\n"
+         "placement: {name: lpt, from: four.json}\n",
+         true, false},
+        {"workload: gaussian\nrouter: switch\n", false, false},
+    };
+    struct moesim_registry registry = fake_registry;
+    registry.read_loads = read_fake_loads;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        uint64_t hash[3], route_hash[3];
+        registry.hash_path = hash_fake_path;
+        for (uint32_t i = 0; i < 3; i++) {
+            content = i == 1;
+            registry.hash_path = i == 2 ? NULL : hash_fake_path;
+            struct resolved *r = begin_study(cases[c].study);
+            moesim_study_resolve(r->study, &registry, &r->points, &r->n, &r->mistakes);
+            cr_assert_eq(r->mistakes.n, 0, "%s", mistakes_text(&r->mistakes));
+            hash[i] = r->points[0]->hash;
+            route_hash[i] = r->points[0]->route_hash;
+            release(r);
+        }
+        cr_expect_eq(hash[0] != hash[1], cases[c].of_point, "%s", cases[c].study);
+        cr_expect_eq(route_hash[0] != route_hash[1], cases[c].of_routing, "%s", cases[c].study);
+        cr_expect_eq(hash[0] != hash[2], cases[c].of_point);
+    }
+}
+
+/* Every text as a whole, then what is between its commas. */
+Test(points, paths_of_parameters)
+{
+    struct {
+        const char *a;
+        uint32_t n;
+        const char *b, *c;
+    } p = {"x, y,,z", 7, "", "one"};
+    const struct moesim_param rows[] = {
+        {.key = "a", .type = MOESIM_TYPE_TEXT, .offset = 0},
+        {.key = "n", .type = MOESIM_TYPE_UINT, .offset = (uint32_t)((char *)&p.n - (char *)&p)},
+        {.key = "b", .type = MOESIM_TYPE_FILE, .offset = (uint32_t)((char *)&p.b - (char *)&p)},
+        {.key = "c", .type = MOESIM_TYPE_FILE, .offset = (uint32_t)((char *)&p.c - (char *)&p)},
+        {.key = NULL},
+    };
+    static const char *const expected[] = {"x, y,,z", "x", "y", "z", "one"};
+    struct moesim_path_walk walk = {.schema = {rows, sizeof *rows}, .params = &p};
+    size_t n = 0;
+    for (; moesim_path_next(&walk); n++)
+        cr_assert(n < 5 && !strcmp(walk.path, expected[n]), "%zu: '%s'", n, walk.path);
+    cr_assert_eq(n, 5);
 }
 
 Test(points, exclude)
