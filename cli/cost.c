@@ -17,14 +17,19 @@
 #include "workloads/trace/trace.h"
 
 struct cost_options {
-    const char *cluster, *model, *router, *loads, *trace, *placement, *dispatch, *padding;
+    const char *cluster, *model, *router, *loads, *trace, *placement, *dispatch, *padding, *sync, *all_reduce;
     uint32_t tokens, layer, ep, chunks, threads;
     uint64_t seed;
     bool backward, json;
 };
 
-static const struct cost_options defaults = {
-    .placement = "contiguous", .dispatch = "flat", .padding = "none", .chunks = 1, .seed = 1};
+static const struct cost_options defaults = {.placement = "contiguous",
+                                             .dispatch = "flat",
+                                             .padding = "none",
+                                             .sync = "exposed",
+                                             .all_reduce = "ring",
+                                             .chunks = 1,
+                                             .seed = 1};
 
 #define DEFAULT_TOKENS 4096
 
@@ -59,6 +64,11 @@ static const struct cli_option options[] = {
     CLI_OPTION_WITH(struct cost_options, chunks, "chunks", "N",
                     "parts whose exchanges and experts overlap (default 1: none)", .min = 1, .max = 64),
     CLI_OPTION(struct cost_options, backward, "backward", NULL, "the backward pass and the sum of gradients too"),
+    CLI_OPTION_WITH(struct cost_options, sync, "sync", "S",
+                    "that sum: exposed (default), or overlapped with the backward arithmetic",
+                    .choices = MOESIM_SYNC_CHOICES),
+    CLI_OPTION_WITH(struct cost_options, all_reduce, "all-reduce", "FORM", "how it goes round: ring (default) or tree",
+                    .choices = MOESIM_ALL_REDUCE_CHOICES),
     CLI_OPTION_WITH(struct cost_options, seed, "seed", "N", "of what is drawn (default 1)", .max = 9007199254740992.0),
     CLI_OPTION_WITH(struct cost_options, threads, "threads", "N", "threads (default: the cores, or OMP_NUM_THREADS)",
                     .min = 1, .max = 1024),
@@ -209,7 +219,8 @@ static enum moesim_status make_study(struct request *r, struct moesim_error *err
     snprintf(seeds, sizeof seeds, "seeds=[%llu]", (unsigned long long)o->seed);
     char *list = moesim_strdup(r->arena, seeds);
     bool memory = list && set(r, "dispatch", o->dispatch) && set(r, "padding", o->padding) &&
-                  set_number(r, "chunks", o->chunks) && set(r, "backward", o->backward ? "true" : "false");
+                  set_number(r, "chunks", o->chunks) && set(r, "backward", o->backward ? "true" : "false") &&
+                  set(r, "sync", o->sync) && set(r, "all_reduce", o->all_reduce);
     r->source.set.item[r->source.set.n++] = list;
     return memory ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "memory is exhausted");
 }
@@ -279,6 +290,8 @@ static int cost(const struct cli_call *call)
         return cli_fail(CLI_USAGE, "cost: give --loads FILE or --trace FILE, not both");
     if (o->layer && !o->loads && !o->trace)
         return cli_fail(CLI_USAGE, "cost: --layer is for --loads and --trace");
+    if (!o->backward && (strcmp(o->sync, defaults.sync) != 0 || strcmp(o->all_reduce, defaults.all_reduce) != 0))
+        return cli_fail(CLI_USAGE, "cost: --sync and --all-reduce are for --backward");
     if (o->router && moesim_spec_is_path(o->router) && !call->isolated)
         return isolate_call(call, o->router, NULL, PLUGIN_TIMEOUT_S);
     struct request r = {.o = o, .arena = moesim_arena_create(0)};

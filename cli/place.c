@@ -76,7 +76,7 @@ static enum moesim_status read_specs(struct placing *p, struct moesim_error *err
 {
     enum moesim_status status = moesim_spec_cluster(p->o->cluster, p->arena, &p->cluster, err);
     if (status == MOESIM_OK)
-        status = moesim_cluster_check(&p->cluster, err);
+        status = moesim_cluster_check_shape(&p->cluster, err); /* nothing is priced here */
     if (status == MOESIM_OK)
         status = moesim_spec_placement(p->o->placement, p->arena, &p->rule, &p->params, err);
     static const char *const of_runs[] = {"from", "fit_steps", "every", "window"};

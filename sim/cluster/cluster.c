@@ -124,13 +124,21 @@ static enum moesim_status check_degrees(const struct moesim_cluster *cluster, ui
     return MOESIM_OK;
 }
 
-enum moesim_status moesim_cluster_check(const struct moesim_cluster *cluster, struct moesim_error *err)
+enum moesim_status moesim_cluster_check_shape(const struct moesim_cluster *cluster, struct moesim_error *err)
 {
     const uint64_t devices = (uint64_t)cluster->nodes * cluster->devices_per_node;
     if (devices == 0 || devices > MOESIM_MAX_DEVICES)
         return moesim_fail(err, MOESIM_EINVAL,
                            "cluster %s has nodes %u x devices_per_node %u; 1 to %u devices are possible", cluster->name,
                            cluster->nodes, cluster->devices_per_node, MOESIM_MAX_DEVICES);
+    return check_degrees(cluster, (uint32_t)devices, err);
+}
+
+enum moesim_status moesim_cluster_check(const struct moesim_cluster *cluster, struct moesim_error *err)
+{
+    const enum moesim_status status = moesim_cluster_check_shape(cluster, err);
+    if (status != MOESIM_OK)
+        return status;
     if (!(cluster->flop_per_s > 0))
         return missing(cluster, "the experts need", "flop_per_s", "flop", err);
     if (!(cluster->memory_bytes_per_s > 0))
@@ -141,5 +149,5 @@ enum moesim_status moesim_cluster_check(const struct moesim_cluster *cluster, st
         return missing(cluster, "several devices in a node need", "nvlink_bytes_per_s", "nvlink", err);
     if (cluster->nodes > 1 && !(cluster->nic_bytes_per_s > 0))
         return missing(cluster, "several nodes need", "nic_bytes_per_s", "nic", err);
-    return check_degrees(cluster, (uint32_t)devices, err);
+    return MOESIM_OK;
 }

@@ -73,6 +73,9 @@ extern const struct moesim_param moesim_cluster_params[];
  * ones. */
 void moesim_cluster_override(struct moesim_cluster *cluster, const char *key);
 
+/* Whether there are as many devices as can be, and ep, tp and dp divide them: all that a placement looks at. */
+MOESIM_MUST_CHECK enum moesim_status moesim_cluster_check_shape(const struct moesim_cluster *cluster,
+                                                                struct moesim_error *err);
 /* Whether the values make a machine: some devices, ep, tp and dp divide them, a positive rate for every link that is
  * there. */
 MOESIM_MUST_CHECK enum moesim_status moesim_cluster_check(const struct moesim_cluster *cluster,

@@ -268,9 +268,28 @@ Test(cost, recordings_that_do_not_fit)
     }
 }
 
+/* Four devices hold dense weights of 4 bytes of gradient each; experts have one copy. A ring takes 3/2 of the bytes in
+ * six steps, a tree twice the bytes in four; overlapped, the backward arithmetic hides the sum as far as it goes. */
+Test(cost, gradients)
+{
+#define TRAINED                                                                                                        \
+    "--cluster 'node:1 gpu:4 nvlink:1e9 flop:1e15 hbm:3e12 latency:1e-3' --model mixtral-8x7b:dense_weights=1000000,"  \
+    "gradient_bytes=4 --tokens 64 --backward "
+    json_t *ring = price(TRAINED), *tree = price(TRAINED "--all-reduce tree"),
+           *hidden = price(TRAINED "--sync overlapped");
+    const double bytes = 4 * (1e6 + 4096 * 8);
+    NEAR(at(ring, "time_sync"), 6e-3 + 1.5 * bytes / 1e9);
+    NEAR(at(tree, "time_sync"), 4e-3 + 2 * bytes / 1e9);
+    cr_expect(at(hidden, "time_sync") < at(ring, "time_sync") && at(hidden, "time_sync") >= 0);
+    json_decref(ring);
+    json_decref(tree);
+    json_decref(hidden);
+}
+
 static const struct {
     const char *words, *says;
 } refused[] = {
+    {"--cluster h100-dgx --model mixtral-8x7b --sync overlapped", "--sync and --all-reduce are for --backward"},
     {"--model mixtral-8x7b", "--cluster SPEC is missing"},
     {"--cluster h100-dgx", "--model SPEC is missing"},
     {"--cluster h100 --model mixtral-8x7b", "unknown cluster 'h100'; did you mean 'h100-dgx'?"},

@@ -197,6 +197,20 @@ Test(place, dense_layers_and_refused_choices)
     program_forget(&h);
 }
 
+/* The machine in words needs no rates here, as nothing is priced. */
+Test(place, machine_in_words)
+{
+    write_array("l.npy", (float[]){6, 2, 1, 1}, 1, 4, 0, 0);
+    struct heard h = program_run("place --loads l.npy --cluster 'node:2 gpu:2 leaf:2:1' --placement lpt");
+    cr_expect_eq(h.status, 0, "%s", h.err);
+    cr_expect_str_eq(h.out, "{\"layers\": [\n{\"devices\": [[0], [1], [2], [3]]}\n]}\n");
+    program_forget(&h);
+    h = program_run("place --loads l.npy --cluster 'node:2 gpu:2 ep:3' --placement lpt");
+    cr_expect_eq(h.status, 2);
+    cr_expect(strstr(h.err, "ep 3 does not divide its 4 devices"), "%s", h.err);
+    program_forget(&h);
+}
+
 /* lp shares loads better than equally: expert 0 (8) is on both devices, beside 4 and beside nothing. */
 Test(place, replica_choice_counts)
 {
