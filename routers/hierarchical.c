@@ -53,15 +53,20 @@ static const struct moesim_param hierarchical_schema[] = {
     MOESIM_PARAM_END,
 };
 
+#define BLOCK_TOKENS 32
+struct block {
+    uint32_t first, last; /* tokens */
+};
+
 struct hierarchical {
     struct hierarchical_params p;
     uint32_t n_experts, n_inside, k_inside, n_threads; /* n_inside experts of a group, k_inside of them chosen */
     struct moesim_chooser *chooser;
-    uint32_t *outer;  /* [max_tokens][topk_groups] groups, best first */
-    uint32_t *inner;  /* [n_groups][max_tokens][k_inside] experts of a group, counted from its first */
-    uint8_t *refused; /* [max_tokens][topk_groups] the group was full */
-    uint32_t *taken;  /* [n_groups] tokens that a group has */
-    uint32_t max_tokens;
+    uint32_t *outer;      /* [max_tokens][topk_groups] groups, best first */
+    uint32_t *inner;      /* [max_tokens][topk_groups][k_inside] their experts, counted from the group's first */
+    uint8_t *refused;     /* [max_tokens][topk_groups] the group was full */
+    struct block *ahead;  /* [n_threads] the tokens that a thread has chosen inside for */
+    uint32_t *taken;      /* [n_groups] tokens that a group has */
     float *levels;        /* [n_threads][level_floats(outer) + level_floats(inner)] */
     double *outer_factor; /* [n_groups] outer loss by score */
     double *inner_factor; /* [E] inner loss by score */
@@ -126,14 +131,14 @@ static enum moesim_status hierarchical_init(void *state, const void *params, con
     r->n_inside = env->n_experts / r->p.n_groups;
     r->k_inside = r->p.k / r->p.topk_groups;
     r->n_threads = moesim_threads();
-    r->max_tokens = env->max_tokens;
     const size_t n_tokens = env->max_tokens;
     const size_t floats = level_floats(r->p.n_groups, r->p.topk_groups) + level_floats(r->n_inside, r->k_inside);
     struct moesim_arena *arena = env->arena;
     bool ok = true;
 #define ROOM(field, n) ((r->field = moesim_alloc(arena, (n), sizeof *r->field)) != NULL)
     ok = ok && ROOM(outer, n_tokens * r->p.topk_groups) && ROOM(refused, n_tokens * r->p.topk_groups);
-    ok = ok && ROOM(inner, n_tokens * r->p.n_groups * r->k_inside) && ROOM(taken, r->p.n_groups);
+    ok = ok && ROOM(inner, n_tokens * r->p.topk_groups * r->k_inside) && ROOM(taken, r->p.n_groups) &&
+         ROOM(ahead, r->n_threads);
     ok = ok && ROOM(levels, r->n_threads * floats);
     ok = ok && ROOM(outer_factor, r->p.n_groups) && ROOM(inner_factor, r->n_experts) && ROOM(loss, n_tokens);
 #undef ROOM
@@ -170,36 +175,41 @@ static struct level outer_level(const struct call *c, uint32_t t, uint32_t threa
     return a;
 }
 
-static struct level inner_level(const struct call *c, uint32_t t, uint32_t thread, uint32_t group)
+/* The level inside the token's i-th best group. */
+static struct level inner_level(const struct call *c, uint32_t t, uint32_t thread, uint32_t i)
 {
     const struct hierarchical *r = c->r;
     const size_t outer = level_floats(r->p.n_groups, r->p.topk_groups);
     struct level a = make_level(r->n_inside, r->k_inside,
                                 r->levels + thread * (outer + level_floats(r->n_inside, r->k_inside)) + outer);
-    a.logits = c->batch->columns + (size_t)t * c->batch->stride + (size_t)group * r->n_inside;
-    a.chosen = r->inner + ((size_t)group * r->max_tokens + t) * r->k_inside;
+    const size_t choice = (size_t)t * r->p.topk_groups + i;
+    a.logits = c->batch->columns + (size_t)t * c->batch->stride + (size_t)r->outer[choice] * r->n_inside;
+    a.chosen = r->inner + choice * r->k_inside;
     return a;
 }
 
+/* e^(l - max); where the largest is +inf, all such logits share alike. */
 static float relative(float logit, float max)
 {
-    return isinf(max) ? (float)(max > 0 && logit == max) : moesim_expf(logit - max);
+    return logit == max ? 1 : isinf(max) ? 0 : moesim_expf(logit - max);
 }
 
 /* Fills share, and scores where they are needed: for weight = none, or when `all`. */
 static void gate(const struct call *c, const struct level *a, bool all)
 {
     const bool none = c->r->p.weight == MOESIM_WEIGHT_NONE;
-    double sum = 0;
+    const float max = a->chosen[0] == MOESIM_NO_EXPERT ? -INFINITY : a->logits[a->chosen[0]];
+    float sum = 0;
     if (none || all)
         moesim_score_row(MOESIM_SOFTMAX, a->logits, a->n, a->scores);
     for (uint32_t i = 0; i < a->k; i++) {
         const uint32_t e = a->chosen[i];
-        a->share[i] = e == MOESIM_NO_EXPERT ? 0 : none ? a->scores[e] : relative(a->logits[e], a->logits[a->chosen[0]]);
+        const bool shares = e != MOESIM_NO_EXPERT && max > -INFINITY;
+        a->share[i] = !shares ? 0 : none ? a->scores[e] : relative(a->logits[e], max);
         sum += a->share[i];
     }
     for (uint32_t i = 0; !none && sum > 0 && i < a->k; i++)
-        a->share[i] = (float)(a->share[i] / sum);
+        a->share[i] /= sum;
 }
 
 /* Passes d_share and d_scores on to the logits. */
@@ -227,6 +237,38 @@ static bool any_finite(const float *x, uint32_t n)
     return false;
 }
 
+/* The best experts of each token's best groups, for tokens [first, last). */
+static void choose_inside(const struct call *c, uint32_t first, uint32_t last)
+{
+    enum { N_ROWS = 64 };
+    const struct hierarchical *r = c->r;
+    const uint32_t m = r->p.topk_groups;
+    const float *row[N_ROWS];
+    uint32_t *expert[N_ROWS], n = 0;
+    for (size_t choice = (size_t)first * m; choice < (size_t)last * m; choice++) {
+        const uint32_t group = r->outer[choice];
+        row[n] = c->batch->columns + choice / m * c->batch->stride + (size_t)group * r->n_inside;
+        expert[n] = r->inner + choice * r->k_inside;
+        n += group != MOESIM_NO_EXPERT;
+        if (n == N_ROWS || choice + 1 == (size_t)last * m) {
+            moesim_topk_rows(row, n, r->n_inside, r->k_inside, expert);
+            n = 0;
+        }
+    }
+}
+
+/* A thread chooses inside for a block of tokens at a time, whose logits are then at hand for their gates. */
+static void look_ahead(const struct call *c, uint32_t t, uint32_t thread)
+{
+    struct block *block = &c->r->ahead[thread];
+    if (t >= block->first && t < block->last)
+        return;
+    const uint32_t run = moesim_chooser_run(c->r->chooser), end = (t / run + 1) * run;
+    const uint32_t last = end < c->batch->n_tokens ? end : c->batch->n_tokens;
+    *block = (struct block){t, last - t < BLOCK_TOKENS ? last : t + BLOCK_TOKENS};
+    choose_inside(c, block->first, block->last);
+}
+
 static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct moesim_choices *out)
 {
     const struct call *c = context;
@@ -236,9 +278,10 @@ static uint32_t choose(const void *context, uint32_t t, uint32_t thread, struct 
     if (!any_finite(c->batch->columns + (size_t)t * c->batch->stride, r->n_experts) ||
         !any_finite(outer.logits, outer.n))
         return MOESIM_NO_CHOICE;
+    look_ahead(c, t, thread);
     gate(c, &outer, false);
     for (uint32_t i = 0; i < outer.k && outer.chosen[i] != MOESIM_NO_EXPERT; i++) {
-        const struct level inner = inner_level(c, t, thread, outer.chosen[i]);
+        const struct level inner = inner_level(c, t, thread, i);
         gate(c, &inner, false);
         for (uint32_t j = 0; j < inner.k && inner.chosen[j] != MOESIM_NO_EXPERT; j++) {
             out->expert[n] = outer.chosen[i] * r->n_inside + inner.chosen[j];
@@ -322,80 +365,111 @@ static void set_factors(const struct call *c, uint32_t group, uint32_t n_all)
         set_factor(r->inner_factor + (size_t)i * r->n_inside, r->n_inside, coef / r->p.n_groups);
 }
 
-/* The level's loss; d_scores = its gradient. */
-static double level_loss(const struct call *c, const struct level *a, const double *factor)
+static double level_loss(const struct level *a, const double *factor)
 {
     double loss = 0;
-    for (uint32_t i = 0; i < a->n; i++) {
+    moesim_score_row(MOESIM_SOFTMAX, a->logits, a->n, a->scores);
+    for (uint32_t i = 0; i < a->n; i++)
         loss += a->scores[i] >= 0 ? factor[i] * a->scores[i] : 0;
-        a->d_scores[i] = c->grad ? (float)(c->grad->loss_scale * factor[i]) : 0;
-    }
     return loss;
 }
 
-static double work_token(const struct call *c, uint32_t t, uint32_t thread)
+/* A token counts for the inner balance of the group of its first choice. */
+static double token_loss(const struct call *c, uint32_t t, uint32_t thread)
+{
+    const struct hierarchical *r = c->r;
+    const struct level outer = outer_level(c, t, thread);
+    const uint32_t group = c->plan->expert[c->plan->first[t]] / r->n_inside;
+    uint32_t i = 0;
+    while (outer.chosen[i] != group) /* a better group had no number to choose by */
+        i++;
+    const struct level inner = inner_level(c, t, thread, i);
+    return level_loss(&outer, r->outer_factor) + level_loss(&inner, r->inner_factor + (size_t)group * r->n_inside);
+}
+
+/* Asks for the logits that a token's loss will look at. */
+static void prefetch_levels(const struct call *c, uint32_t t)
+{
+    const float *row = c->batch->columns + (size_t)t * c->batch->stride;
+    const uint32_t group = c->r->outer[(size_t)t * c->r->p.topk_groups];
+    __builtin_prefetch(row + c->r->n_experts);
+    if (group != MOESIM_NO_EXPERT)
+        __builtin_prefetch(row + (size_t)group * c->r->n_inside);
+}
+
+static void tokens_loss(void *context, uint32_t first, uint32_t last, uint32_t thread)
+{
+    enum { AHEAD = 32 };
+    const struct call *c = context;
+    for (uint32_t t = c->first_token + first; t < c->first_token + last; t++) {
+        if (t + AHEAD < c->first_token + last)
+            prefetch_levels(c, t + AHEAD);
+        c->r->loss[t] = c->plan->first[t] < c->plan->first[t + 1] ? token_loss(c, t, thread) : 0;
+    }
+}
+
+/* d_scores = the loss's slopes, or nothing for NULL. */
+static void set_slopes(const struct call *c, const struct level *a, const double *factor)
+{
+    for (uint32_t i = 0; i < a->n; i++)
+        a->d_scores[i] = factor ? (float)(c->grad->loss_scale * factor[i]) : 0;
+}
+
+/* Of the weights and the losses of one token. */
+static void token_backward(const struct call *c, uint32_t t, uint32_t thread)
 {
     const struct hierarchical *r = c->r;
     const struct level outer = outer_level(c, t, thread);
     uint32_t pair = c->plan->first[t];
     const uint32_t first_group = c->plan->expert[pair] / r->n_inside;
-    float *d_row = c->grad ? c->grad->d_columns + (size_t)t * c->batch->stride : NULL;
+    float *d_row = c->grad->d_columns + (size_t)t * c->batch->stride;
     gate(c, &outer, true);
-    double loss = level_loss(c, &outer, r->outer_factor);
+    set_slopes(c, &outer, r->outer_factor);
+    memset(outer.d_share, 0, outer.k * sizeof *outer.d_share);
     for (uint32_t i = 0; i < outer.k && outer.chosen[i] != MOESIM_NO_EXPERT; i++) {
         const uint32_t group = outer.chosen[i];
-        outer.d_share[i] = 0;
-        if (!c->grad && group != first_group)
-            continue;
-        const struct level inner = inner_level(c, t, thread, group);
+        const struct level inner = inner_level(c, t, thread, i);
         gate(c, &inner, true);
-        memset(inner.d_scores, 0, inner.n * sizeof *inner.d_scores);
-        if (group == first_group)
-            loss += level_loss(c, &inner, r->inner_factor + (size_t)group * r->n_inside);
-        if (!c->grad)
-            continue;
-        for (uint32_t j = 0; j < inner.k; j++) {
-            inner.d_share[j] = 0;
-            if (inner.chosen[j] == MOESIM_NO_EXPERT)
-                continue;
+        set_slopes(c, &inner, group == first_group ? r->inner_factor + (size_t)group * r->n_inside : NULL);
+        memset(inner.d_share, 0, inner.k * sizeof *inner.d_share);
+        for (uint32_t j = 0; j < inner.k && inner.chosen[j] != MOESIM_NO_EXPERT; j++, pair++) {
             const float d = c->plan->fate[pair] == MOESIM_KEPT ? (float)(c->grad->d_weight[pair] * r->p.scale) : 0;
             inner.d_share[j] = d * outer.share[i];
             outer.d_share[i] += d * inner.share[j];
-            pair++;
         }
         gate_backward(c, &inner, d_row + (size_t)group * r->n_inside);
     }
-    for (uint32_t i = 0; i < outer.k; i++)
-        if (outer.chosen[i] == MOESIM_NO_EXPERT)
-            outer.d_share[i] = 0;
-    if (c->grad)
-        gate_backward(c, &outer, d_row + r->n_experts);
-    return loss;
+    gate_backward(c, &outer, d_row + r->n_experts);
 }
 
-static void work_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
+static void tokens_backward(void *context, uint32_t first, uint32_t last, uint32_t thread)
 {
     const struct call *c = context;
     for (uint32_t t = c->first_token + first; t < c->first_token + last; t++)
-        c->r->loss[t] = c->plan->first[t] < c->plan->first[t + 1] ? work_token(c, t, thread) : 0;
+        if (c->plan->first[t] < c->plan->first[t + 1])
+            token_backward(c, t, thread);
 }
 
-/* The losses; with c->grad also the gradient of everything. */
-static double work(struct call *c)
+/* Calls `body` for one group of tokens after the other, with the factors of its losses. */
+static void for_groups(struct call *c, moesim_tokens_body *body)
 {
-    const struct moesim_batch *batch = c->batch;
+    const uint32_t *start = c->batch->group_start;
     uint32_t n_all = 0;
-    double loss = 0;
-    for (uint32_t t = 0; t < batch->n_tokens; t++)
+    for (uint32_t t = 0; t < c->batch->n_tokens; t++)
         n_all += c->plan->first[t] < c->plan->first[t + 1];
-    for (uint32_t g = 0; g < batch->n_groups; g++) {
-        const uint32_t n = batch->group_start[g + 1] - batch->group_start[g];
-        c->first_token = batch->group_start[g];
+    for (uint32_t g = 0; g < c->batch->n_groups; g++) {
+        c->first_token = start[g];
         set_factors(c, g, n_all);
-        moesim_for_tokens(n, c->r->n_threads, work_tokens, c);
-        for (uint32_t t = c->first_token; t < c->first_token + n; t++)
-            loss += c->r->loss[t];
+        moesim_for_tokens(start[g + 1] - start[g], c->r->n_threads, body, c);
     }
+}
+
+static double losses(struct call *c)
+{
+    double loss = 0;
+    for_groups(c, tokens_loss);
+    for (uint32_t t = 0; t < c->batch->n_tokens; t++)
+        loss += c->r->loss[t];
     return loss;
 }
 
@@ -409,13 +483,11 @@ static enum moesim_status hierarchical_route(void *state, const struct moesim_ba
     (void)err;
     moesim_topk(batch->columns + r->n_experts, batch->stride, batch->n_tokens, r->p.n_groups, r->p.topk_groups,
                 r->outer);
-    for (uint32_t i = 0; i < r->p.n_groups; i++)
-        moesim_topk(batch->columns + (size_t)i * r->n_inside, batch->stride, batch->n_tokens, r->n_inside, r->k_inside,
-                    r->inner + (size_t)i * r->max_tokens * r->k_inside);
+    memset(r->ahead, 0, r->n_threads * sizeof *r->ahead);
     limit_groups(r, batch);
     limit_experts(r, batch, plan);
     moesim_choose(r->chooser, batch, choose, &c, plan);
-    moesim_plan_add_aux(plan, "switch", r->p.aux_coef > 0 ? work(&c) : 0);
+    moesim_plan_add_aux(plan, "switch", r->p.aux_coef > 0 ? losses(&c) : 0);
     return MOESIM_OK;
 }
 
@@ -425,7 +497,7 @@ static enum moesim_status hierarchical_backward(void *state, const struct moesim
 {
     struct call c = {.r = state, .batch = batch, .plan = plan, .grad = grad};
     (void)err;
-    work(&c);
+    for_groups(&c, tokens_backward);
     return MOESIM_OK;
 }
 

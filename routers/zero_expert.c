@@ -58,16 +58,20 @@ static const struct moesim_param zero_expert_schema[] = {
     MOESIM_PARAM_END,
 };
 
+#define BACKWARD_TOKENS 8192 /* whose gradients by logits are kept at a time */
+
 struct zero_expert {
     struct zero_expert_params p;
     struct moesim_token_choice choice; /* k best of all by probability, dropless, raw weights */
     struct moesim_token_choice_scratch *scratch;
     uint32_t n_ffn, n_experts, n_threads;
-    float *logits, *d_logits; /* [max_tokens][n_experts] with the gating residual; else NULL */
+    struct moesim_score_sums *sums;
+    float *logits;            /* [max_tokens][n_experts] with the gating residual; else NULL */
+    float *d_logits;          /* [BACKWARD_TOKENS][n_experts] likewise */
     float *bias;              /* [n_experts] */
     float *scores, *d_scores; /* [n_threads][n_experts] */
     double *factor;           /* [n_experts] of one group: loss by score */
-    double *loss;             /* [max_tokens] */
+    double *sum;              /* [n_experts] of one group: scores */
     uint32_t *taken;          /* [n_experts] */
 };
 
@@ -121,12 +125,14 @@ static enum moesim_status zero_expert_init(void *state, const void *params, cons
     r->n_ffn = env->n_experts;
     r->n_experts = count_all(&r->p, r->n_ffn);
     r->n_threads = moesim_threads();
-    const size_t n = r->n_experts, rows = r->p.gating_residual ? env->max_tokens * n : 0;
+    const size_t n = r->n_experts, rows = r->p.gating_residual ? env->max_tokens : 0;
+    const size_t d_rows = rows < BACKWARD_TOKENS ? rows : BACKWARD_TOKENS;
     struct moesim_arena *arena = env->arena;
     bool ok = true;
 #define ROOM(field, n) ((r->field = moesim_alloc(arena, (n), sizeof *r->field)) != NULL)
-    ok = ok && ROOM(logits, rows) && ROOM(d_logits, rows) && ROOM(bias, n) && ROOM(factor, n) && ROOM(taken, n);
-    ok = ok && ROOM(scores, r->n_threads * n) && ROOM(d_scores, r->n_threads * n) && ROOM(loss, env->max_tokens);
+    ok = ok && ROOM(logits, rows * n) && ROOM(d_logits, d_rows * n) && ROOM(bias, n) && ROOM(factor, n) &&
+         ROOM(taken, n);
+    ok = ok && ROOM(scores, r->n_threads * n) && ROOM(d_scores, r->n_threads * n) && ROOM(sum, n);
 #undef ROOM
     if (!ok)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory to route %u tokens to %zu experts", env->max_tokens, n);
@@ -134,7 +140,9 @@ static enum moesim_status zero_expert_init(void *state, const void *params, cons
         r->p.target = (double)r->p.k * r->n_ffn / r->n_experts;
     struct moesim_env wide = *env;
     wide.n_experts = r->n_experts;
-    return moesim_token_choice_init(&r->choice, &wide, &r->scratch, err);
+    const enum moesim_status status =
+        moesim_score_sums_init(MOESIM_SOFTMAX, r->n_experts, 0, false, &wide, &r->sums, err);
+    return status ? status : moesim_token_choice_init(&r->choice, &wide, &r->scratch, err);
 }
 
 /* What all tokens of one call share. */
@@ -144,10 +152,10 @@ struct call {
     const float *logits;
     size_t stride;
     struct moesim_plan *plan;
-    uint32_t first_token;
-    double loss_scale;
-    const struct moesim_grad *grad;
-    float *d_logits;
+    struct moesim_grad *grad;
+    uint32_t first_token; /* of those in work */
+    float *d_logits;      /* theirs, rows of d_stride */
+    size_t d_stride;
 };
 
 /* Whether the expert's weight counts in the sum: it gives something. */
@@ -166,7 +174,7 @@ static void add_residual(const struct zero_expert *r, const struct moesim_batch 
 
 static struct call start(const struct zero_expert *r, const struct moesim_batch *batch)
 {
-    struct call c = {.r = r, .batch = batch, .logits = batch->columns, .stride = batch->stride, .loss_scale = 1};
+    struct call c = {.r = r, .batch = batch, .logits = batch->columns, .stride = batch->stride};
     if (r->p.gating_residual && batch->previous_logits) {
         c.logits = r->logits;
         c.stride = r->n_experts;
@@ -251,30 +259,6 @@ static bool is_row(const struct moesim_plan *plan, uint32_t t)
     return plan->first[t] < plan->first[t + 1] && plan->fate[plan->first[t]] != MOESIM_BAD_ROW;
 }
 
-/* The losses of tokens of a group and, with c->grad, the gradient of everything. */
-static void work_tokens(void *context, uint32_t first, uint32_t last, uint32_t thread)
-{
-    const struct call *c = context;
-    const struct zero_expert *r = c->r;
-    const uint32_t n = r->n_experts;
-    float *scores = r->scores + (size_t)thread * n, *d_scores = r->d_scores + (size_t)thread * n;
-    for (uint32_t t = c->first_token + first; t < c->first_token + last; t++) {
-        r->loss[t] = 0;
-        if (!is_row(c->plan, t))
-            continue;
-        moesim_score_row(MOESIM_SOFTMAX, c->logits + t * c->stride, n, scores);
-        for (uint32_t e = 0; e < n; e++) {
-            r->loss[t] += scores[e] >= 0 ? r->factor[e] * scores[e] : 0;
-            d_scores[e] = (float)(c->loss_scale * r->factor[e]);
-        }
-        if (!c->grad)
-            continue;
-        weights_backward(c, t, scores, d_scores);
-        moesim_score_row_backward(MOESIM_SOFTMAX, c->logits + t * c->stride, scores, d_scores, n,
-                                  c->d_logits + t * c->stride);
-    }
-}
-
 /* aux_coef eta f / T for the group's tokens, T over all groups: each group's loss weighs by its tokens. */
 static void set_factor(const struct call *c, uint32_t group, uint32_t n_all)
 {
@@ -297,23 +281,79 @@ static void set_factor(const struct call *c, uint32_t group, uint32_t n_all)
     }
 }
 
-/* The loss; with c->grad also the gradient of everything. */
-static double work(struct call *c)
+static uint32_t count_rows(const struct call *c)
 {
-    const struct moesim_batch *batch = c->batch;
-    uint32_t n_all = 0;
+    uint32_t n = 0;
+    for (uint32_t t = 0; t < c->batch->n_tokens; t++)
+        n += is_row(c->plan, t);
+    return n;
+}
+
+/* The loss, from the sums of scores that the choice has made. */
+static double balance(const struct call *c)
+{
+    const struct zero_expert *r = c->r;
+    const uint32_t n_all = count_rows(c), *start = c->batch->group_start;
     double loss = 0;
-    for (uint32_t t = 0; t < batch->n_tokens; t++)
-        n_all += is_row(c->plan, t);
-    for (uint32_t g = 0; g < batch->n_groups; g++) {
-        const uint32_t n = batch->group_start[g + 1] - batch->group_start[g];
-        c->first_token = batch->group_start[g];
+    for (uint32_t g = 0; g < c->batch->n_groups; g++) {
         set_factor(c, g, n_all);
-        moesim_for_tokens(n, c->r->n_threads, work_tokens, c);
-        for (uint32_t t = c->first_token; t < c->first_token + n; t++)
-            loss += c->r->loss[t];
+        moesim_score_sums_of(r->sums, start[g], start[g + 1], r->sum);
+        for (uint32_t e = 0; e < r->n_experts; e++)
+            loss += r->factor[e] * r->sum[e];
     }
     return loss;
+}
+
+/* ---- gradient ---- */
+
+static void tokens_backward(void *context, uint32_t first, uint32_t last, uint32_t thread)
+{
+    const struct call *c = context;
+    const struct zero_expert *r = c->r;
+    const uint32_t n = r->n_experts;
+    float *scores = r->scores + (size_t)thread * n, *d_scores = r->d_scores + (size_t)thread * n;
+    for (uint32_t i = first; i < last; i++) {
+        const uint32_t t = c->first_token + i;
+        const float *logits = c->logits + t * c->stride;
+        if (!is_row(c->plan, t))
+            continue;
+        moesim_score_row(MOESIM_SOFTMAX, logits, n, scores);
+        for (uint32_t e = 0; e < n; e++)
+            d_scores[e] = (float)(c->grad->loss_scale * r->factor[e]);
+        weights_backward(c, t, scores, d_scores);
+        moesim_score_row_backward(MOESIM_SOFTMAX, logits, scores, d_scores, n, c->d_logits + i * c->d_stride);
+    }
+}
+
+/* Tokens [first, last) with the gating residual: through it to the columns and the learned matrix. */
+static void residual_backward(struct call *c, uint32_t first, uint32_t last)
+{
+    const struct zero_expert *r = c->r;
+    const struct moesim_batch *batch = c->batch;
+    const uint32_t n = r->n_experts, n_tokens = last - first;
+    c->first_token = first;
+    c->d_logits = r->d_logits;
+    c->d_stride = n;
+    memset(r->d_logits, 0, (size_t)n_tokens * n * sizeof *r->d_logits);
+    moesim_for_tokens(n_tokens, r->n_threads, tokens_backward, c);
+    for (size_t i = 0; i < n_tokens; i++)
+        for (uint32_t e = 0; e < n; e++)
+            c->grad->d_columns[(first + i) * batch->stride + e] += r->d_logits[i * n + e];
+    moesim_project_backward(batch->previous_logits + (size_t)first * n, batch->weights, r->d_logits, n_tokens, n, n,
+                            NULL, c->grad->d_weights);
+}
+
+static void group_backward(struct call *c, uint32_t first, uint32_t last)
+{
+    if (c->logits == c->r->logits) {
+        for (uint32_t t = first; t < last; t += BACKWARD_TOKENS)
+            residual_backward(c, t, last - t < BACKWARD_TOKENS ? last : t + BACKWARD_TOKENS);
+        return;
+    }
+    c->first_token = first;
+    c->d_logits = c->grad->d_columns + (size_t)first * c->batch->stride;
+    c->d_stride = c->batch->stride;
+    moesim_for_tokens(last - first, c->r->n_threads, tokens_backward, c);
 }
 
 /* ---- hooks ---- */
@@ -331,6 +371,7 @@ static enum moesim_status zero_expert_route(void *state, const struct moesim_bat
     const bool biased = r->p.gamma > 0;
     if (biased)
         memcpy(r->bias, batch->memory, r->n_ffn * sizeof *r->bias); /* the others' stays 0 */
+    moesim_token_choice_sums(r->scratch, r->p.aux_coef > 0 ? r->sums : NULL);
     const enum moesim_status status = moesim_token_choice_route(&r->choice, &wide, c.logits, c.stride,
                                                                 biased ? r->bias : NULL, r->scratch, plan, err);
     if (status)
@@ -338,7 +379,7 @@ static enum moesim_status zero_expert_route(void *state, const struct moesim_bat
     moesim_for_tokens(batch->n_tokens, r->n_threads, weigh_tokens, &c);
     if (r->p.capacity_factor > 0)
         limit(r, batch, plan);
-    moesim_plan_add_aux(plan, "balance", r->p.aux_coef > 0 ? work(&c) : 0);
+    moesim_plan_add_aux(plan, "balance", r->p.aux_coef > 0 ? balance(&c) : 0);
     return MOESIM_OK;
 }
 
@@ -352,19 +393,11 @@ static enum moesim_status zero_expert_backward(void *state, const struct moesim_
     (void)err;
     c.plan = &routed;
     c.grad = grad;
-    c.loss_scale = grad->loss_scale;
-    const bool residual = c.logits == r->logits;
-    const size_t n = r->n_experts;
-    c.d_logits = residual ? r->d_logits : grad->d_columns;
-    if (residual)
-        memset(r->d_logits, 0, batch->n_tokens * n * sizeof *r->d_logits);
-    work(&c);
-    for (size_t t = 0; residual && t < batch->n_tokens; t++)
-        for (size_t e = 0; e < n; e++)
-            grad->d_columns[t * batch->stride + e] += r->d_logits[t * n + e];
-    if (residual)
-        moesim_project_backward(batch->previous_logits, batch->weights, r->d_logits, batch->n_tokens, r->n_experts,
-                                r->n_experts, NULL, grad->d_weights);
+    const uint32_t n_all = count_rows(&c);
+    for (uint32_t g = 0; g < batch->n_groups; g++) {
+        set_factor(&c, g, n_all);
+        group_backward(&c, batch->group_start[g], batch->group_start[g + 1]);
+    }
     return MOESIM_OK;
 }
 

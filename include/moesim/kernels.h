@@ -94,6 +94,10 @@ MOESIM_API void moesim_score_sums_of(struct moesim_score_sums *sums, uint32_t fi
 MOESIM_API void moesim_topk(const float *values, size_t stride, uint32_t n_tokens, uint32_t n, uint32_t k,
                             uint32_t *expert);
 
+/* The same of n_rows rows at any address: expert[i][k] of row[i]. For one thread. */
+MOESIM_API void moesim_topk_rows(const float *const *row, uint32_t n_rows, uint32_t n, uint32_t k,
+                                 uint32_t *const *expert);
+
 /* All experts of one row of n values above `cut`, best first by the tie rule; returns how many. For one thread. */
 MOESIM_API uint32_t moesim_rank_above(const float *values, uint32_t n, float cut, uint32_t *expert);
 

@@ -53,57 +53,79 @@ void token_choice_count(struct token_choice *c, struct chunk *chunk)
     }
 }
 
+/* Each kept pair's place among the chunk's kept pairs of its expert. */
+static void count_kept(const struct token_choice *c, uint32_t i)
+{
+    const struct chunk *chunk = &c->scratch->chunk[i];
+    struct moesim_plan *plan = c->plan;
+    uint32_t *count = c->scratch->count + i * (size_t)c->scratch->n_experts;
+    memset(count, 0, c->scratch->n_experts * sizeof *count);
+    for (uint32_t j = plan->first[chunk->first]; j < plan->first[chunk->last]; j++)
+        if (plan->fate[j] == MOESIM_KEPT)
+            plan->slot[j] = (int32_t)count[plan->expert[j]]++;
+}
+
 static void refuse(struct moesim_plan *plan, uint32_t pair)
 {
     plan->slot[pair] = -1;
     plan->fate[pair] = MOESIM_OVER_CAPACITY;
 }
 
-/* Token order: a pair's slot is its place in the chunk after the slots of the group's earlier chunks. */
-static void admit_chunk(struct token_choice *c, const struct chunk *chunk)
+/* Chunks [first, last) of one group: their counts become sums over those before, sum[E] that of all. */
+static void sum_counts(const struct token_choice *c, uint32_t first, uint32_t last, uint32_t *sum)
 {
-    struct moesim_plan *plan = c->plan;
     const size_t n_experts = c->scratch->n_experts;
-    const uint32_t *before = c->scratch->count + (size_t)(chunk - c->scratch->chunk) * n_experts;
-    const uint32_t *capacity = plan->capacity + chunk->group * n_experts;
-    for (uint32_t i = plan->first[chunk->first]; i < plan->first[chunk->last]; i++) {
-        const uint32_t e = plan->expert[i];
-        if (e == MOESIM_NO_EXPERT)
-            continue;
-        const uint32_t slot = (uint32_t)plan->slot[i] + before[e];
-        if (slot < capacity[e])
-            plan->slot[i] = (int32_t)slot;
-        else
-            refuse(plan, i);
-    }
-}
-
-static void admit_by_token(struct token_choice *c)
-{
-    struct moesim_token_choice_scratch *s = c->scratch;
-    const uint32_t n_experts = s->n_experts;
-    for (uint32_t i = 0; i < s->n_chunks; i++) { /* counts become sums over the group's chunks before */
-        uint32_t *count = s->count + (size_t)i * n_experts;
-        uint32_t *sum = s->taken + (size_t)s->chunk[i].group * n_experts;
-        if (i == 0 || s->chunk[i].group != s->chunk[i - 1].group)
-            memset(sum, 0, n_experts * sizeof *sum);
+    memset(sum, 0, n_experts * sizeof *sum);
+    for (uint32_t i = first; i < last; i++) {
+        uint32_t *count = c->scratch->count + i * n_experts;
         for (uint32_t e = 0; e < n_experts; e++) {
             const uint32_t n = count[e];
             count[e] = sum[e];
             sum[e] += n;
         }
     }
+}
+
+/* Token order: a pair's slot is its place in the chunk after the slots of the group's earlier chunks. */
+static void admit_chunk(const struct token_choice *c, uint32_t i)
+{
+    struct moesim_plan *plan = c->plan;
+    const struct chunk *chunk = &c->scratch->chunk[i];
+    const size_t n_experts = c->scratch->n_experts;
+    const uint32_t *before = c->scratch->count + i * n_experts;
+    const uint32_t *capacity = plan->capacity + chunk->group * n_experts;
+    for (uint32_t j = plan->first[chunk->first]; j < plan->first[chunk->last]; j++) {
+        const uint32_t e = plan->expert[j];
+        if (plan->fate[j] != MOESIM_KEPT)
+            continue;
+        const uint32_t slot = (uint32_t)plan->slot[j] + before[e];
+        if (slot < capacity[e])
+            plan->slot[j] = (int32_t)slot;
+        else
+            refuse(plan, j);
+    }
+}
+
+static void admit_by_token(struct token_choice *c)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    for (uint32_t i = 0, last; i < s->n_chunks; i = last) {
+        for (last = i; last < s->n_chunks && s->chunk[last].group == s->chunk[i].group;)
+            last++;
+        sum_counts(c, i, last, s->taken + (size_t)s->chunk[i].group * s->n_experts);
+    }
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t i = 0; i < s->n_chunks; i++)
-        admit_chunk(c, &s->chunk[i]);
+        admit_chunk(c, i);
 }
 
 /* One group while its pairs are admitted. */
 struct group {
-    uint32_t first, last;     /* tokens first .. last - 1 */
-    const uint32_t *capacity; /* [E] */
-    uint32_t *taken;          /* [E] */
-    uint32_t *refused;        /* in the order of priority; NULL when nobody asks */
+    uint32_t first, last;             /* tokens first .. last - 1 */
+    uint32_t first_chunk, last_chunk; /* likewise */
+    const uint32_t *capacity;         /* [E] */
+    uint32_t *taken;                  /* [E] */
+    uint32_t *refused;                /* in the order of priority; NULL when nobody asks */
     uint32_t n_refused;
 };
 
@@ -133,20 +155,27 @@ static void admit_by_choice(struct token_choice *c, struct group *g, const uint3
         }
 }
 
+static float best_score(const struct moesim_plan *plan, uint32_t token)
+{
+    float best = -1; /* below every score */
+    for (uint32_t i = plan->first[token]; i < plan->first[token + 1]; i++)
+        if (plan->expert[i] != MOESIM_NO_EXPERT && plan->weight[i] > best)
+            best = plan->weight[i];
+    return best;
+}
+
 /* Tokens by decreasing best score; a token without a score has no pair to admit. */
 static void admit_by_best_score(struct token_choice *c, struct group *g)
 {
     const struct moesim_plan *plan = c->plan;
-    float *best = c->scratch->key;
-    for (uint32_t t = g->first; t < g->last; t++) {
-        best[t] = -1; /* below every score */
-        for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
-            if (plan->expert[i] != MOESIM_NO_EXPERT && plan->weight[i] > best[t])
-                best[t] = plan->weight[i];
-    }
+    struct order_item *item = c->scratch->item + g->first;
     uint32_t *token = c->scratch->order + g->first;
-    const uint32_t n = moesim_topk_column(best, 1, g->first, g->last, 0, g->last - g->first, c->batch->padding, token);
-    admit_by_choice(c, g, token, n);
+    for (uint32_t t = g->first; t < g->last; t++)
+        item[t - g->first] = (struct order_item){to_order(best_score(plan, t)), t};
+    item = orders_sort(item, g->last - g->first, c->scratch->item_room + g->first);
+    for (uint32_t i = 0; i < g->last - g->first; i++)
+        token[i] = item[i].index;
+    admit_by_choice(c, g, token, g->last - g->first);
 }
 
 static void draw_keys(const struct token_choice *c, const struct group *g)
@@ -160,53 +189,98 @@ static void draw_keys(const struct token_choice *c, const struct group *g)
     }
 }
 
+static bool any_over_capacity(const struct token_choice *c, const struct group *g)
+{
+    for (uint32_t e = 0; e < c->scratch->n_experts; e++)
+        if (g->taken[e] > g->capacity[e])
+            return true;
+    return false;
+}
+
 /* The group's pairs by expert, in token order, into scratch->order; taken[e] becomes the end of expert e's pairs. */
-static void sort_by_expert(struct token_choice *c, const struct group *g)
+static void sort_by_expert(const struct token_choice *c, const struct group *g)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    const struct moesim_plan *plan = c->plan;
+    const size_t n_experts = s->n_experts;
+    uint32_t sum = plan->first[g->first];
+    for (uint32_t e = 0; e < n_experts; e++) {
+        for (uint32_t i = g->first_chunk; i < g->last_chunk; i++)
+            s->count[i * n_experts + e] += sum;
+        g->taken[e] = sum += g->taken[e];
+    }
+#pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
+    for (uint32_t i = g->first_chunk; i < g->last_chunk; i++)
+        for (uint32_t j = plan->first[s->chunk[i].first]; j < plan->first[s->chunk[i].last]; j++)
+            if (plan->fate[j] == MOESIM_KEPT)
+                s->order[s->count[i * n_experts + plan->expert[j]] + (uint32_t)plan->slot[j]] = j;
+}
+
+/* Refuses what an expert cannot take of its pairs order[from .. to): those with the lowest keys. */
+static void keep_best(const struct token_choice *c, const float *key, uint32_t from, uint32_t to, uint32_t capacity)
+{
+    const uint32_t *order = c->scratch->order;
+    struct topk_heap best = {.value = key, .stride = 1, .item = c->scratch->picked + from, .limit = capacity};
+    if (to - from <= capacity)
+        return;
+    for (uint32_t j = from; j < to; j++) {
+        moesim_heap_offer(&best, order[j]);
+        refuse(c->plan, order[j]);
+    }
+    for (uint32_t j = 0; j < best.n; j++)
+        c->plan->fate[best.item[j]] = MOESIM_KEPT;
+}
+
+/* The refused pairs by falling key. */
+static void list_refused(const struct token_choice *c, struct group *g, const float *key)
 {
     const struct moesim_plan *plan = c->plan;
-    const uint32_t n_experts = c->scratch->n_experts, begin = plan->first[g->first], end = plan->first[g->last];
-    uint32_t sum = begin;
+    const uint32_t begin = plan->first[g->first], end = plan->first[g->last];
+    struct topk_heap refused = {.value = key, .stride = 1, .item = g->refused, .limit = end - begin};
     for (uint32_t i = begin; i < end; i++)
-        if (plan->expert[i] != MOESIM_NO_EXPERT)
-            g->taken[plan->expert[i]]++;
-    for (uint32_t e = 0; e < n_experts; e++) {
-        const uint32_t n = g->taken[e];
-        g->taken[e] = sum;
-        sum += n;
-    }
-    for (uint32_t i = begin; i < end; i++)
-        if (plan->expert[i] != MOESIM_NO_EXPERT)
-            c->scratch->order[g->taken[plan->expert[i]]++] = i;
+        if (plan->fate[i] == MOESIM_OVER_CAPACITY)
+            moesim_heap_offer(&refused, i);
+    moesim_heap_sort(&refused);
+    g->n_refused = refused.n;
 }
 
 /* Each expert keeps its pairs with the highest keys; slots go by token. */
 static void admit_by_key(struct token_choice *c, struct group *g, const float *key)
 {
-    struct moesim_plan *plan = c->plan;
-    const uint32_t begin = plan->first[g->first], end = plan->first[g->last];
-    sort_by_expert(c, g);
-    uint32_t from = begin;
-    for (uint32_t e = 0; e < c->scratch->n_experts; e++) {
-        struct topk_heap best = {
-            .value = key, .stride = 1, .item = c->scratch->picked + begin, .limit = g->capacity[e]};
-        for (uint32_t j = from; j < g->taken[e]; j++)
-            moesim_heap_offer(&best, c->scratch->order[j]);
-        for (uint32_t j = from; j < g->taken[e]; j++)
-            refuse(plan, c->scratch->order[j]);
-        for (uint32_t j = 0; j < best.n; j++)
-            plan->fate[best.item[j]] = MOESIM_KEPT;
-        from = g->taken[e];
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    const int n_threads = token_choice_threads(c);
+    sum_counts(c, g->first_chunk, g->last_chunk, g->taken);
+    if (any_over_capacity(c, g)) {
+        sort_by_expert(c, g);
+#pragma omp parallel for schedule(dynamic, 8) num_threads(n_threads)
+        for (uint32_t e = 0; e < s->n_experts; e++)
+            keep_best(c, key, e > 0 ? g->taken[e - 1] : c->plan->first[g->first], g->taken[e], g->capacity[e]);
+#pragma omp parallel for schedule(static) num_threads(n_threads)
+        for (uint32_t i = g->first_chunk; i < g->last_chunk; i++)
+            count_kept(c, i);
+        sum_counts(c, g->first_chunk, g->last_chunk, g->taken);
     }
-    memset(g->taken, 0, c->scratch->n_experts * sizeof *g->taken);
-    struct topk_heap refused = {.value = key, .stride = 1, .item = g->refused, .limit = end - begin};
-    for (uint32_t i = begin; i < end; i++) {
-        if (plan->fate[i] == MOESIM_KEPT)
-            plan->slot[i] = (int32_t)g->taken[plan->expert[i]]++;
-        else if (plan->fate[i] == MOESIM_OVER_CAPACITY && g->refused)
-            moesim_heap_offer(&refused, i);
+#pragma omp parallel for schedule(static) num_threads(n_threads)
+    for (uint32_t i = g->first_chunk; i < g->last_chunk; i++)
+        admit_chunk(c, i);
+    if (g->refused)
+        list_refused(c, g, key);
+}
+
+static void find_chunks(const struct moesim_token_choice_scratch *s, uint32_t id, struct group *g)
+{
+    uint32_t low = 0,
+             high = s->n_chunks; /* chunks below low are of groups before, from high on of this and later ones */
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (s->chunk[middle].group < id)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    moesim_heap_sort(&refused);
-    g->n_refused = refused.n;
+    g->first_chunk = g->last_chunk = low;
+    while (g->last_chunk < s->n_chunks && s->chunk[g->last_chunk].group == id)
+        g->last_chunk++;
 }
 
 static void admit_group(struct token_choice *c, uint32_t id)
@@ -218,6 +292,7 @@ static void admit_group(struct token_choice *c, uint32_t id)
         .capacity = c->plan->capacity + (size_t)id * s->n_experts,
         .taken = s->taken + (size_t)id * s->n_experts,
     };
+    find_chunks(s, id, &g);
     const uint32_t begin = c->plan->first[g.first];
     g.refused = s->refused ? s->refused + begin : NULL;
     memset(g.taken, 0, s->n_experts * sizeof *g.taken);
@@ -250,7 +325,8 @@ void token_choice_admit(struct token_choice *c)
         admit_by_token(c);
         return;
     }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(token_choice_threads(c))
+    /* a single group is worked out by all threads, several side by side */
+#pragma omp parallel for schedule(dynamic, 1) num_threads(token_choice_threads(c)) if (c->batch->n_groups > 1)
     for (uint32_t g = 0; g < c->batch->n_groups; g++)
         admit_group(c, g);
 }

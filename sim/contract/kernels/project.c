@@ -9,28 +9,22 @@
 #include "sim/contract/kernels/rows.h"
 
 #define BLOCK_ROWS 32 /* tokens of one thread at a time */
-#define TILE_ROWS 4   /* tokens that share a pass over the weights of a few columns */
 #define TILE_COLUMNS 32
 
-/* out = x w for a few tokens and columns; sums in double, so that small products of long rows keep their digits. */
-static void project_tile(const float *x, uint32_t n_rows, uint32_t d, const float *w, uint32_t n, uint32_t n_columns,
-                         float *out)
+/* Rows [first, last) of out = x w, columns [from, to): a few columns of the matrix stay at hand for all of them. */
+static void project_block(const float *x, uint32_t first, uint32_t last, uint32_t d, const float *w, uint32_t n,
+                          uint32_t from, uint32_t to, float *out)
 {
-    double sum[TILE_ROWS][TILE_COLUMNS] = {{0}};
-    for (uint32_t i = 0; i < d; i++)
-        for (uint32_t r = 0; r < n_rows; r++) {
-            const double factor = x[(size_t)r * d + i];
-            for (uint32_t j = 0; j < n_columns; j++)
-                sum[r][j] += factor * w[(size_t)i * n + j];
+    for (uint32_t t = first; t < last; t += ROWS_PROJECTED) {
+        const float *row[ROWS_PROJECTED];
+        float *own[ROWS_PROJECTED];
+        for (uint32_t r = 0; r < ROWS_PROJECTED; r++) {
+            const size_t token = t + r < last ? t + r : last - 1; /* spare ones repeat the last row */
+            row[r] = x + token * d;
+            own[r] = out + token * n;
         }
-    for (uint32_t r = 0; r < n_rows; r++)
-        for (uint32_t j = 0; j < n_columns; j++)
-            out[(size_t)r * n + j] = (float)sum[r][j];
-}
-
-static uint32_t at_most(uint32_t most, uint32_t n)
-{
-    return n < most ? n : most;
+        moesim_rows()->project(row, d, w, n, from, to, own);
+    }
 }
 
 void moesim_project(const float *x, uint32_t n_tokens, uint32_t d, const float *w, uint32_t n, float *out)
@@ -38,11 +32,10 @@ void moesim_project(const float *x, uint32_t n_tokens, uint32_t d, const float *
     const uint32_t n_blocks = n_tokens / BLOCK_ROWS + (n_tokens % BLOCK_ROWS > 0);
 #pragma omp parallel for schedule(static) if (n_tokens >= BLOCK_ROWS * 2)
     for (uint32_t b = 0; b < n_blocks; b++) {
-        const uint32_t first = b * BLOCK_ROWS, last = first + at_most(BLOCK_ROWS, n_tokens - first);
+        const uint32_t first = b * BLOCK_ROWS, rest = n_tokens - first;
         for (uint32_t j = 0; j < n; j += TILE_COLUMNS)
-            for (uint32_t t = first; t < last; t += TILE_ROWS)
-                project_tile(x + (size_t)t * d, at_most(TILE_ROWS, last - t), d, w + j, n, at_most(TILE_COLUMNS, n - j),
-                             out + (size_t)t * n + j);
+            project_block(x, first, first + (rest < BLOCK_ROWS ? rest : BLOCK_ROWS), d, w, n, j,
+                          n - j < TILE_COLUMNS ? n : j + TILE_COLUMNS, out);
     }
 }
 

@@ -13,6 +13,7 @@
 
 #include "sim/contract/kernels/rows_choose.h"
 #include "sim/contract/kernels/rows_draws.h"
+#include "sim/contract/kernels/rows_project.h"
 #include "sim/contract/kernels/rows_scores.h"
 
 #define SCAN_AHEAD 24 /* rows that are asked for before they are needed: a scan takes one cache line of each */
@@ -473,6 +474,7 @@ const struct rows_kernels ROWS_KERNELS = {
     .scan = rows_scan,
     .orders = rows_orders,
     .select = rows_select8,
+    .project = rows_project,
     .rank_above = rows_rank_above,
     .next_best = rows_next_best,
     .add_chances = rows_add_chances,

@@ -16,6 +16,7 @@
 #define ROWS_LANES 8       /* rows that one select() call takes */
 #define ROWS_RANKED 256    /* most values that rank_above() puts in order */
 #define ROWS_COLUMNS 16    /* most columns of a scan: a cache line of each row */
+#define ROWS_PROJECTED 4   /* rows that one project() call takes */
 #define ROWS_PARALLEL 1024 /* fewer rows are not worth waking a second thread */
 
 /* What to choose from each row. */
@@ -112,6 +113,9 @@ struct rows_kernels {
      * ([rows_scratch]) is used when by_score, with a shift or a sum. */
     void (*select)(const struct rows_select *s, const float *const row[ROWS_LANES], float *values,
                    uint32_t *const expert[ROWS_LANES], float *const score[ROWS_LANES]);
+    /* out[r][j] = sum_i x[r][i] w[i][j] for columns [first, last) of w [d][n]: sums in double, in the order of i. */
+    void (*project)(const float *const x[ROWS_PROJECTED], uint32_t d, const float *w, uint32_t n, uint32_t first,
+                    uint32_t last, float *const out[ROWS_PROJECTED]);
     /* The places of values above `cut`, by falling value, of equal ones the first; returns how many there are. Above
      * ROWS_RANKED they are only counted. */
     uint32_t (*rank_above)(const float *v, uint32_t n, float cut, uint32_t *expert);

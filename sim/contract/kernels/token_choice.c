@@ -32,6 +32,8 @@ enum moesim_status moesim_token_choice_init(const struct moesim_token_choice *p,
     ok = ok && ROOM(row, s->n_threads * s->row_size) && ROOM(taken, max_groups * n_experts);
     if (p->second == MOESIM_SECOND_RANDOM)
         ok = ok && ROOM(withdrawn, env->max_tokens);
+    if (p->priority == MOESIM_PRIORITY_BPR)
+        ok = ok && ROOM(item, env->max_tokens) && ROOM(item_room, env->max_tokens);
     if (ordered)
         ok = ok && ROOM(key, n_pairs) && ROOM(order, n_pairs) && ROOM(picked, n_pairs);
     if (token_choice_listed(p, env->n_experts) > p->k) {

@@ -14,6 +14,7 @@
 #include <moesim/kernels.h>
 #include <moesim/random.h>
 
+#include "sim/contract/kernels/orders.h"
 #include "sim/contract/kernels/rows.h"
 #include "sim/contract/kernels/score_sums.h"
 
@@ -45,9 +46,10 @@ struct moesim_token_choice_scratch {
     uint32_t *withdrawn; /* [max_tokens] a second choice that was not kept, or MOESIM_NO_EXPERT; NULL = all are kept */
 
     /* for orders other than by token, and for rerouting; NULL when not needed */
-    float *key;       /* [max_tokens * k] what the order is by: best score of a token, or draw of a pair */
-    uint32_t *order;  /* [max_tokens * k] tokens by priority, or pairs by expert */
-    uint32_t *picked; /* [max_tokens * k] an expert's best pairs */
+    float *key;                          /* [max_tokens * k] draws of pairs */
+    uint32_t *order;                     /* [max_tokens * k] tokens by priority, or pairs by expert */
+    uint32_t *picked;                    /* [max_tokens * k] an expert's best pairs */
+    struct order_item *item, *item_room; /* [max_tokens] to sort tokens by score; NULL when not needed */
 
     /* for rerouting in rounds; 0 and NULL when not needed */
     uint32_t n_listed;

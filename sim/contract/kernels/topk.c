@@ -29,6 +29,20 @@ void moesim_topk(const float *values, size_t stride, uint32_t n_tokens, uint32_t
     }
 }
 
+void moesim_topk_rows(const float *const *row, uint32_t n_rows, uint32_t n, uint32_t k, uint32_t *const *expert)
+{
+    const struct rows_select select = {.n = n, .k = k};
+    for (uint32_t i = 0; i < n_rows; i += ROWS_LANES) {
+        const float *some[ROWS_LANES];
+        uint32_t *out[ROWS_LANES];
+        for (uint32_t l = 0; l < ROWS_LANES; l++) {
+            some[l] = row[i + l < n_rows ? i + l : n_rows - 1]; /* spare lanes repeat the last row */
+            out[l] = expert[i + l < n_rows ? i + l : n_rows - 1];
+        }
+        moesim_rows()->select(&select, some, NULL, out, NULL);
+    }
+}
+
 /* Whether item a ranks before item b. */
 static bool before(const struct topk_heap *heap, uint32_t a, uint32_t b)
 {
