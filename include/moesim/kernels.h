@@ -119,7 +119,8 @@ MOESIM_API uint32_t moesim_topk_column(const float *values, size_t stride, uint3
 /* The formulas that carry the name "capacity factor", by the library that uses them
  * (docs/where-implementations-disagree.md gives each formula). The order is that of MOESIM_CAPACITY_CHOICES. */
 #define MOESIM_CAPACITY_CHOICES                                                                                        \
-    "megatron|tutel|deepspeed|megablocks|mesh|flaxformer|gshard|vmoe|fastmoe|torchscale|maxtext|axlearn"
+    "megatron|tutel|deepspeed|megablocks|mesh|flaxformer|gshard|vmoe|fastmoe|torchscale|torchscale-eval|maxtext|"      \
+    "axlearn"
 enum moesim_capacity_rule {
     MOESIM_CAPACITY_MEGATRON,
     MOESIM_CAPACITY_TUTEL,
@@ -131,6 +132,7 @@ enum moesim_capacity_rule {
     MOESIM_CAPACITY_VMOE,
     MOESIM_CAPACITY_FASTMOE,
     MOESIM_CAPACITY_TORCHSCALE,
+    MOESIM_CAPACITY_TORCHSCALE_EVAL, /* the factor is a share of the tokens */
     MOESIM_CAPACITY_MAXTEXT,
     MOESIM_CAPACITY_AXLEARN,
 };

@@ -108,6 +108,8 @@ static double formula(struct expected *x, double s, double n, double k, double f
         return k == 1 ? round_up(x, f * s / n) : floor(round_up(x, f * s) * k / n);
     if (is(x, "capacity_rule", "torchscale"))
         return k == 1 ? round_down(x, f * even) : k * even;
+    if (is(x, "capacity_rule", "torchscale-eval"))
+        return round_up(x, f * s);
     if (is(x, "capacity_rule", "maxtext"))
         return round_down(x, fmax(ceil(s * k / n) * f, f));
     if (is(x, "capacity_rule", "axlearn"))

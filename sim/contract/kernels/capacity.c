@@ -55,6 +55,8 @@ static double slots(enum moesim_capacity_rule rule, struct shape x)
         return fastmoe(x);
     case MOESIM_CAPACITY_TORCHSCALE:
         return torchscale(x);
+    case MOESIM_CAPACITY_TORCHSCALE_EVAL:
+        return ceil(x.f * x.s);
     case MOESIM_CAPACITY_MAXTEXT:
         return trunc(fmax(ceil(x.s * x.k / x.e) * x.f, x.f));
     case MOESIM_CAPACITY_AXLEARN:

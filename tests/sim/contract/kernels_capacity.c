@@ -1,5 +1,5 @@
 /*
- * The twelve formulas called capacity factor, against figures from the libraries themselves.
+ * The formulas called capacity factor, against figures from the libraries themselves.
  */
 #include <criterion/criterion.h>
 
@@ -56,6 +56,8 @@ Test(kernels_capacity, further_figures)
     cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_DEEPSPEED, 3, 4, 1, 8, 0), 6);
     cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_DEEPSPEED, 4, 4, 2, 1, 8), 8);
     cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_MAXTEXT, 10, 4, 2, 1.5, 0), 7);
+    cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_TORCHSCALE_EVAL, 10, 4, 2, 0.25, 0), 3, "ceil(0.25 * 10)");
+    cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_TORCHSCALE_EVAL, 2048, 64, 1, 0.25, 0), 512);
     cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_MAXTEXT, 0, 4, 2, 1.5, 0), 1);
     cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_FLAXFORMER, 50, 4, 2, 1, 0), 12, "12.5 rounds to even");
     cr_assert_eq(moesim_capacity(MOESIM_CAPACITY_FLAXFORMER, 54, 4, 2, 1, 0), 14, "13.5 rounds to even");
