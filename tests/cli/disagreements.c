@@ -161,7 +161,7 @@ Test(disagreements, capacity_rules)
         const char *line = strstr(table, head);
         cr_assert(line, "no line for %s", rule);
         cr_assert_eq(sscanf(line + strlen(head), "%*[^|]|%*[^|]| %u", &slots), 1, "%s", rule);
-        cr_expect_eq(count_slots(rule), slots, "%s: %u on the page", rule, slots);
+        cr_expect_eq(count_slots(rule), slots < 10 ? slots : 10, "%s: %u on the page", rule, slots); /* of 10 tokens */
     }
     free(page);
 }
