@@ -120,8 +120,7 @@ struct moesim_cost_part {
     uint32_t *reach, *sent; /* [n_devices] tokens, pairs that go there */
     uint32_t *node_reach;   /* [n_nodes] tokens that go there */
     uint32_t *forwarder;    /* [n_nodes] device that passes on what its home sends there */
-    uint32_t *touched;      /* [n_touched] devices with a reach, in room for one more */
-    uint32_t n_touched;
+    uint32_t *touched;      /* [n_devices + 1] devices with a reach, the first ones */
 };
 
 /* What the experts of one device compute. */

@@ -107,25 +107,33 @@ static void hop(const struct moesim_cost_work *work, struct moesim_cost_part *pa
 
 /* ---- tokens ---- */
 
+/* What the inner loop looks at, out of the structures, so that no store makes it look there again. */
+struct cursor {
+    const uint32_t *node;
+    uint32_t *device_stamp, *node_stamp, *reach, *node_reach, *touched;
+    uint32_t stamp, n_touched;
+};
+
 /* A token's first pair at a device. What depends on chance is added as 0 or 1, not branched on. */
-static inline void visit(const struct counting *c, struct moesim_cost_part *part, uint32_t target)
+static inline void visit(struct cursor *at, uint32_t target)
 {
-    const uint32_t node = c->work->node[target];
-    part->device_stamp[target] = part->stamp;
-    part->touched[part->n_touched] = target;
-    part->n_touched += part->reach[target]++ == 0;
-    part->node_reach[node] += part->node_stamp[node] != part->stamp;
-    part->node_stamp[node] = part->stamp;
+    const uint32_t node = at->node[target];
+    at->device_stamp[target] = at->stamp;
+    at->touched[at->n_touched] = target;
+    at->n_touched += at->reach[target]++ == 0;
+    at->node_reach[node] += at->node_stamp[node] != at->stamp;
+    at->node_stamp[node] = at->stamp;
 }
 
-static inline void count_token(const struct counting *c, struct moesim_cost_part *part, uint32_t t, uint32_t base,
-                               uint64_t *rows, bool by_pair)
+/* Counts a token's pairs; whether any is served. */
+static inline bool count_token(const struct counting *c, struct cursor *at, uint32_t t, uint32_t base, uint32_t local,
+                               uint64_t *rows, uint32_t *sent)
 {
     const struct moesim_plan *plan = c->plan;
-    const uint32_t local = c->batch->device[t] - base;
+    const uint32_t end = plan->first[t + 1];
     bool served = false;
-    part->stamp++;
-    for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++) {
+    at->stamp++;
+    for (uint32_t i = plan->first[t]; i < end; i++) {
         const uint32_t e = plan->expert[i];
         if (plan->fate[i] != MOESIM_KEPT || !moesim_is_ffn(c->expert_kind, e))
             continue;
@@ -133,12 +141,12 @@ static inline void count_token(const struct counting *c, struct moesim_cost_part
         const uint32_t target = base + c->placement->replica[r];
         rows[r]++;
         served = true;
-        if (by_pair)
-            part->sent[target]++;
-        if (part->device_stamp[target] != part->stamp)
-            visit(c, part, target);
+        if (sent)
+            sent[target]++;
+        if (at->device_stamp[target] != at->stamp)
+            visit(at, target);
     }
-    part->fanout.tokens += served;
+    return served;
 }
 
 /* The first target on a node: what reaches the node as a whole. */
@@ -176,17 +184,25 @@ static void reach_device(const struct counting *c, struct moesim_cost_part *part
 static void count_run(const struct counting *c, struct moesim_cost_part *part, uint32_t begin, uint32_t end)
 {
     const uint32_t home = c->batch->device[begin], base = home / c->ep * c->ep;
-    uint64_t *rows = part->rows + (size_t)(home / c->ep) * c->work->n_replicas;
-    part->n_touched = 0;
+    uint64_t *rows = part->rows + (size_t)(home / c->ep) * c->work->n_replicas, served = 0;
+    struct cursor at = {.node = c->work->node,
+                        .device_stamp = part->device_stamp,
+                        .node_stamp = part->node_stamp,
+                        .reach = part->reach,
+                        .node_reach = part->node_reach,
+                        .touched = part->touched,
+                        .stamp = part->stamp};
     if (c->dispatch == MOESIM_DISPATCH_LOW_LATENCY)
         for (uint32_t t = begin; t < end; t++)
-            count_token(c, part, t, base, rows, true);
+            served += count_token(c, &at, t, base, home - base, rows, part->sent);
     else
         for (uint32_t t = begin; t < end; t++)
-            count_token(c, part, t, base, rows, false);
+            served += count_token(c, &at, t, base, home - base, rows, NULL);
+    part->stamp = at.stamp;
+    part->fanout.tokens += served;
     part->tokens[home] += end - begin;
-    for (uint32_t i = 0; i < part->n_touched; i++)
-        reach_device(c, part, home, part->touched[i]);
+    for (uint32_t i = 0; i < at.n_touched; i++)
+        reach_device(c, part, home, at.touched[i]);
 }
 
 /* The last token after `begin` that lives where it does, below `end`, and one. */
