@@ -236,7 +236,7 @@ static void read_metrics(const struct moesim_outcome *outcome, struct cost_resul
             result->metric[outcome->summary[i].metric] = outcome->summary[i].mean;
 }
 
-static int price(const struct moesim_point *point, bool json)
+static int price(const struct moesim_point *point, const char *trace, bool json)
 {
     struct moesim_experiment *experiment;
     struct moesim_outcome outcome;
@@ -257,6 +257,9 @@ static int price(const struct moesim_point *point, bool json)
         read_metrics(&outcome, &result);
         if (outcome.note && *outcome.note)
             cli_note("%s", outcome.note);
+        if (trace && point->n_tokens > point->workload_shape.n_tokens)
+            cli_note("the %u tokens of %s are repeated to make %u", point->workload_shape.n_tokens, trace,
+                     point->n_tokens);
         if (!(json ? cost_print_json(&result) : cost_print(&result)))
             exit = cli_fail(CLI_SOME_FAILED, "memory is exhausted");
     }
@@ -274,7 +277,7 @@ static int cost_with(struct request *r, bool isolated)
     omp_set_num_threads((int)(r->o->threads ? r->o->threads : provenance_threads()));
     int exit = study_load(&r->source, isolated, &loaded);
     if (!exit)
-        exit = price(loaded.points[0], r->o->json);
+        exit = price(loaded.points[0], r->o->trace, r->o->json);
     study_unload(&loaded);
     return exit;
 }

@@ -12,16 +12,6 @@
 
 /* ---- loads ---- */
 
-/* Layers before the first that has a load are dense ones, which recorders list too. */
-static uint32_t dense_layers(const struct moesim_file_array *array)
-{
-    const uint64_t width = array->shape[array->n_dimensions - 1];
-    uint64_t i = 0;
-    while (i < array->n && array->values[i] == 0)
-        i++;
-    return i < array->n ? (uint32_t)(i / width) : 0;
-}
-
 static enum moesim_status read_loads(struct place_input *in, const char *path, struct moesim_arena *arena,
                                      struct moesim_error *err)
 {
@@ -30,10 +20,7 @@ static enum moesim_status read_loads(struct place_input *in, const char *path, s
     if (status != MOESIM_OK)
         return status;
     const uint64_t n_experts = array.shape[array.n_dimensions - 1];
-    in->first_layer = dense_layers(&array);
-    array.values += in->first_layer * n_experts;
-    array.n -= in->first_layer * n_experts;
-    array.shape[0] -= in->first_layer;
+    in->first_layer = moesim_loads_skip_dense(&array);
     status = moesim_loads_check(&array, 0, 0, err);
     if (status != MOESIM_OK) {
         moesim_error_prefix(err, "%.200s", path);

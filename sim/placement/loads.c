@@ -41,3 +41,17 @@ enum moesim_status moesim_loads_check(const struct moesim_file_array *a, uint32_
     }
     return MOESIM_OK;
 }
+
+uint32_t moesim_loads_skip_dense(struct moesim_file_array *a)
+{
+    uint64_t i = 0;
+    while (i < a->n && a->values[i] == 0)
+        i++;
+    if (a->n_dimensions != 2 || i == a->n)
+        return 0;
+    const uint64_t dense = i / a->shape[1];
+    a->values += dense * a->shape[1];
+    a->n -= dense * a->shape[1];
+    a->shape[0] -= dense;
+    return (uint32_t)dense;
+}

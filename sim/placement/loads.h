@@ -14,4 +14,8 @@
 MOESIM_MUST_CHECK enum moesim_status moesim_loads_check(const struct moesim_file_array *array, uint32_t n_layers,
                                                         uint32_t n_experts, struct moesim_error *err);
 
+/* Takes off the layers before the first that has a load: dense ones, which recorders list too. How many they were; none
+ * where no layer has any. */
+uint32_t moesim_loads_skip_dense(struct moesim_file_array *array);
+
 #endif

@@ -9,6 +9,7 @@
 
 #include <moesim/hash.h>
 
+#include "sim/placement/loads.h"
 #include "sim/study/spec.h"
 
 enum { MAX_VALUE = 4000, MAX_TOKENS = 1 << 26 };
@@ -270,8 +271,10 @@ static void read_loads(struct moesim_resolver *r, struct moesim_choice *choice)
         status = r->registry->read_loads(fit->from, r->arena, &choice->loads, &err);
     else
         moesim_fail(&err, status, "no file can be read here");
-    if (status == MOESIM_OK)
+    if (status == MOESIM_OK) {
+        moesim_loads_skip_dense(&choice->loads);
         return;
+    }
     choice->known = false;
     r->mistakes->n_files += status == MOESIM_EIO;
     moesim_error_prefix(&err, "placement %s: from", choice->variant->name);

@@ -192,6 +192,9 @@ Test(cost, recorded_decisions_by_hand)
     NEAR(at(r, "device_imbalance"), 2.);
     NEAR(at(r, "bytes_dispatch"), 6 * 8192.);
     json_decref(r);
+    struct heard h = program_run("cost " TWO_DEVICES "--trace t.csv --tokens 6");
+    cr_expect(strstr(h.err, "the 4 tokens of t.csv are repeated to make 12"), "%s", h.err);
+    program_forget(&h);
     r = price(TWO_DEVICES "--trace t.csv --layer 1 --placement lpt"); /* expert 2 alone with one that nobody takes */
     NEAR(at(r, "device_imbalance"), 1.5);
     json_decref(r);

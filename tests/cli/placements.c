@@ -98,6 +98,13 @@ Test(placements, loads_of_a_file)
     cr_assert_eq(h.status, 0, "%s", h.err);
     program_forget(&h);
     cr_expect(number("SELECT sum(device_imbalance) FROM v_runs") != hot, "other loads, another placement");
+    const double as_npy = number("SELECT sum(device_imbalance) FROM v_runs");
+    program_write("loads.json", "{\"logical_count\": [[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"
+                                "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]]}");
+    h = program_run("run s.yaml --db p.db --fresh --set placement=eplb:redundant=8,from=loads.json --set steps=3");
+    cr_assert_eq(h.status, 0, "%s", h.err); /* the first layer is a dense one */
+    program_forget(&h);
+    cr_expect_eq(number("SELECT sum(device_imbalance) FROM v_runs WHERE placement LIKE '%json'"), as_npy);
 }
 
 Test(placements, bad_input)
