@@ -68,15 +68,21 @@ static void run_d_inner(const struct backward *b, const struct layer_group *grou
     const struct moesim_layer *layer = b->layer;
     const struct moesim_layer_scratch *s = layer->scratch;
     const struct layer_tile tile = layer_tile(layer, layer->d_ff, i);
-    const uint32_t d = layer->d_model, ff = layer->d_ff, expert = s->block[group->first_block].expert;
-    float *transposed = work, *d_inner = work + (size_t)tile.n * d * tile.width;
-    layer->products->transpose(ff, d, layer->w_out + expert * moesim_layer_matrix_size(layer, MOESIM_W_OUT), tile.first,
-                               tile.n, transposed);
+    const uint32_t d = layer->d_model, ff = layer->d_ff;
+    const size_t matrix = s->block[group->first_block].expert * moesim_layer_matrix_size(layer, MOESIM_W_OUT);
+    float *d_inner = work + (size_t)tile.n * d * tile.width;
+    layer->products->transpose(ff, d, layer->w_out + matrix, tile.first, tile.n, work);
     for (uint32_t j = 0; j < group->n_blocks; j++) {
         const struct layer_block *block = &s->block[group->first_block + j];
         const size_t place = layer_block_place(layer, block, ff, tile.first);
-        layer->products->multiply(block->n_rows, d, tile.n, tile.width,
-                                  s->d_output + layer_block_place(layer, block, d, 0), transposed, false, d_inner);
+        const struct moesim_product product = {.n_rows = block->n_rows,
+                                               .n_terms = d,
+                                               .n_panels = tile.n,
+                                               .width = tile.width,
+                                               .a = s->d_output + layer_block_place(layer, block, d, 0),
+                                               .b = work,
+                                               .out = d_inner};
+        layer->products->multiply(&product);
         weigh(b, block, tile, d_inner);
         moesim_activate_backward((enum moesim_activation)layer->activation, d_inner,
                                  (size_t)tile.n * block->n_rows * tile.width, s->gate ? s->gate + place : NULL,
@@ -101,9 +107,20 @@ static void run_d_input(const struct backward *b, const struct layer_group *grou
     for (uint32_t j = 0; j < group->n_blocks; j++) {
         const struct layer_block *block = &s->block[group->first_block + j];
         const size_t place = layer_block_place(layer, block, ff, 0);
-        products->multiply(block->n_rows, ff, tile.n, tile.width, s->up + place, w_in, false, d_input);
-        if (layer->w_gate)
-            products->multiply(block->n_rows, ff, tile.n, tile.width, s->gate + place, w_gate, true, d_input);
+        struct moesim_product product = {.n_rows = block->n_rows,
+                                         .n_terms = ff,
+                                         .n_panels = tile.n,
+                                         .width = tile.width,
+                                         .a = s->up + place,
+                                         .b = w_in,
+                                         .out = d_input};
+        products->multiply(&product);
+        if (layer->w_gate) {
+            product.a = s->gate + place;
+            product.b = w_gate;
+            product.add = true;
+            products->multiply(&product);
+        }
         layer_put_rows(layer, block, tile, d_input, s->d_input);
     }
 }
@@ -117,10 +134,17 @@ static void run_d_matrix(const struct backward *b, const struct layer_group *gro
     const struct layer_block *block = &layer->scratch->block[group->first_block];
     const size_t size = (size_t)n_left * moesim_panel_columns(layer->products, n_right);
     float *out = gradient + block->expert * size + (size_t)tile.first * n_left * tile.width;
-    for (uint32_t j = 0; j < group->n_blocks; j++, block++)
-        layer->products->multiply_transposed(
-            n_left, block->n_rows, tile.n, tile.width, left + layer_block_place(layer, block, n_left, 0),
-            right + layer_block_place(layer, block, n_right, tile.first), b->add || j > 0, out);
+    for (uint32_t j = 0; j < group->n_blocks; j++, block++) {
+        const struct moesim_product product = {.n_rows = n_left,
+                                               .n_terms = block->n_rows,
+                                               .n_panels = tile.n,
+                                               .width = tile.width,
+                                               .a = left + layer_block_place(layer, block, n_left, 0),
+                                               .b = right + layer_block_place(layer, block, n_right, tile.first),
+                                               .add = b->add || j > 0,
+                                               .out = out};
+        layer->products->multiply_transposed(&product);
+    }
 }
 
 /* Tasks of one expert once d u is known: d x and d w_out by panels of d_model, d w_in and d w_gate by those of d_ff. */

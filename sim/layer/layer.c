@@ -52,23 +52,30 @@ uint64_t moesim_layer_bytes(const struct moesim_model *model, uint32_t n_experts
 static void run_inner(const struct moesim_layer *layer, const struct layer_block *block, uint32_t i, float *work)
 {
     const struct moesim_layer_scratch *s = layer->scratch;
-    const struct moesim_products *products = layer->products;
     const struct layer_tile tile = layer_tile(layer, layer->d_ff, i);
-    const uint32_t n = block->n_rows, d = layer->d_model;
-    const float *input = s->input + layer_block_place(layer, block, d, 0);
     const size_t place = layer_block_place(layer, block, layer->d_ff, tile.first);
     const size_t weights =
-        block->expert * moesim_layer_matrix_size(layer, MOESIM_W_IN) + (size_t)tile.first * d * tile.width;
-    const size_t size = (size_t)tile.n * n * tile.width;
-    float *inner = s->inner + place, *gate = s->gate ? s->gate + place : work;
-    if (layer->w_gate)
-        products->multiply(n, d, tile.n, tile.width, input, layer->w_gate + weights, false, gate);
-    if (s->up) {
-        products->multiply(n, d, tile.n, tile.width, input, layer->w_in + weights, false, s->up + place);
-        memcpy(inner, s->up + place, size * sizeof *inner);
-    } else {
-        products->multiply(n, d, tile.n, tile.width, input, layer->w_in + weights, false, inner);
+        block->expert * moesim_layer_matrix_size(layer, MOESIM_W_IN) + (size_t)tile.first * layer->d_model * tile.width;
+    const size_t next = weights + (size_t)tile.n * layer->d_model * tile.width;
+    const size_t size = (size_t)tile.n * block->n_rows * tile.width;
+    float *inner = s->inner + place, *up = s->up ? s->up + place : inner, *gate = s->gate ? s->gate + place : work;
+    struct moesim_product product = {.n_rows = block->n_rows,
+                                     .n_terms = layer->d_model,
+                                     .n_panels = tile.n,
+                                     .width = tile.width,
+                                     .a = s->input + layer_block_place(layer, block, layer->d_model, 0)};
+    if (layer->w_gate) {
+        product.b = layer->w_gate + weights;
+        product.next = layer->w_in + weights;
+        product.out = gate;
+        layer->products->multiply(&product);
     }
+    product.b = layer->w_in + weights;
+    product.next = (layer->w_gate ? layer->w_gate : layer->w_in) + next;
+    product.out = up;
+    layer->products->multiply(&product);
+    if (up != inner)
+        memcpy(inner, up, size * sizeof *inner);
     moesim_activate((enum moesim_activation)layer->activation, layer->w_gate ? gate : NULL, size, inner);
 }
 
@@ -77,11 +84,17 @@ static void run_outer(const struct moesim_layer *layer, const struct layer_block
 {
     const struct moesim_layer_scratch *s = layer->scratch;
     const struct layer_tile tile = layer_tile(layer, layer->d_model, i);
-    const size_t weights =
-        block->expert * moesim_layer_matrix_size(layer, MOESIM_W_OUT) + (size_t)tile.first * layer->d_ff * tile.width;
-    layer->products->multiply(block->n_rows, layer->d_ff, tile.n, tile.width,
-                              s->inner + layer_block_place(layer, block, layer->d_ff, 0), layer->w_out + weights, false,
-                              work);
+    const float *weights = layer->w_out + block->expert * moesim_layer_matrix_size(layer, MOESIM_W_OUT) +
+                           (size_t)tile.first * layer->d_ff * tile.width;
+    const struct moesim_product product = {.n_rows = block->n_rows,
+                                           .n_terms = layer->d_ff,
+                                           .n_panels = tile.n,
+                                           .width = tile.width,
+                                           .a = s->inner + layer_block_place(layer, block, layer->d_ff, 0),
+                                           .b = weights,
+                                           .next = weights + (size_t)tile.n * layer->d_ff * tile.width,
+                                           .out = work};
+    layer->products->multiply(&product);
     layer_put_rows(layer, block, tile, work, s->output);
 }
 

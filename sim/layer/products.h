@@ -11,19 +11,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* out [n_rows][n_panels panels] (+)= a times b [n_terms][n_panels panels], all in panels. */
+struct moesim_product {
+    uint32_t n_rows, n_terms, n_panels, width;
+    const float *a, *b;
+    const float *next; /* b of the product that comes after this one, worth reading ahead; NULL = unknown */
+    bool add;          /* to out */
+    float *out;
+};
+
 struct moesim_products {
     const char *name;
     uint32_t width;      /* columns of a panel, 0 = all */
     void (*start)(void); /* before the first product; NULL = nothing to do */
 
-    /* out [n_rows][n_panels panels] (+)= a [n_rows][n_terms] times b [n_terms][n_panels panels], all in panels; `a` has
-     * n_terms columns. */
-    void (*multiply)(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
-                     const float *b, bool add, float *out);
+    /* a is [n_rows][n_terms]. */
+    void (*multiply)(const struct moesim_product *product);
 
-    /* out [n_rows][n_panels panels] (+)= a [n_terms][n_rows] transposed times b [n_terms][n_panels panels]. */
-    void (*multiply_transposed)(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
-                                const float *b, bool add, float *out);
+    /* a is [n_terms][n_rows], and taken transposed. */
+    void (*multiply_transposed)(const struct moesim_product *product);
 
     /* Panels [first, first + n_panels) of the transposed of w [n_rows][n_columns]. */
     void (*transpose)(uint32_t n_rows, uint32_t n_columns, const float *w, uint32_t first, uint32_t n_panels,

@@ -15,20 +15,16 @@ static void start(void)
         openblas_set_num_threads(1);
 }
 
-static void multiply(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
-                     const float *b, bool add, float *out)
+static void multiply(const struct moesim_product *p)
 {
-    (void)n_panels;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n_rows, (blasint)width, (blasint)n_terms, 1, a,
-                (blasint)n_terms, b, (blasint)width, add ? 1 : 0, out, (blasint)width);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)p->n_rows, (blasint)p->width, (blasint)p->n_terms,
+                1, p->a, (blasint)p->n_terms, p->b, (blasint)p->width, p->add ? 1 : 0, p->out, (blasint)p->width);
 }
 
-static void multiply_transposed(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
-                                const float *b, bool add, float *out)
+static void multiply_transposed(const struct moesim_product *p)
 {
-    (void)n_panels;
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)n_rows, (blasint)width, (blasint)n_terms, 1, a,
-                (blasint)n_rows, b, (blasint)width, add ? 1 : 0, out, (blasint)width);
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)p->n_rows, (blasint)p->width, (blasint)p->n_terms, 1,
+                p->a, (blasint)p->n_rows, p->b, (blasint)p->width, p->add ? 1 : 0, p->out, (blasint)p->width);
 }
 
 /* By squares that stay in the first-level cache. */

@@ -14,6 +14,7 @@
 
 #define WIDTH 16
 #define LANES 8
+#define LINE 64 /* bytes of a cache line */
 /* Terms that one pass takes: `a` of a block of rows stays in the second-level cache, a panel of b in the first. */
 #define PASS_TERMS 512
 /* Rows whose sums fit the registers. */
@@ -59,14 +60,15 @@ struct terms {
     uint32_t n;
 };
 
-/* What comes next and is not yet in a cache: read ahead, a share with each tile. */
+/* What comes next and is in no cache yet: some lines of it are asked for with every chunk of 16 terms. */
 struct ahead {
-    const char *next, *end;
+    const char *next;
+    uint32_t lines;
 };
 
-INLINE void read_ahead(struct ahead *ahead, size_t lines)
+INLINE void read_ahead(struct ahead *ahead)
 {
-    for (size_t i = 0; i < lines && ahead->next < ahead->end; i++, ahead->next += 64)
+    for (uint32_t i = 0; i < ahead->lines; i++, ahead->next += LINE)
         __builtin_prefetch(ahead->next, 0, 2);
 }
 
@@ -86,7 +88,7 @@ INLINE void add_term(const int rows, const int ways, const int k, const size_t a
 
 /* out [rows][16] (+)= the tile's sum of products. */
 INLINE void add_tile(const int rows, const int ways, const size_t a_row, const size_t a_term, const struct terms *terms,
-                     const bool add, float *out)
+                     struct ahead *ahead, const bool add, float *out)
 {
     lanes sum[12][2];
     UNROLL
@@ -98,6 +100,7 @@ INLINE void add_tile(const int rows, const int ways, const size_t a_row, const s
     const float *a = terms->a, *b = terms->b;
     uint32_t left = terms->n;
     for (; left >= WIDTH; left -= WIDTH, a += terms->a_chunk, b += WIDTH * WIDTH) {
+        read_ahead(ahead);
         UNROLL
         for (int k = 0; k < WIDTH; k++)
             add_term(rows, ways, k, a_row, a_term, a, b, sum);
@@ -117,11 +120,11 @@ INLINE void add_tile(const int rows, const int ways, const size_t a_row, const s
 /* ---- a times b ---- */
 
 /* Rows of a lie 16 floats apart, terms side by side. */
-static void add_rows(uint32_t n_rows, const struct terms *terms, bool add, float *out)
+static void add_rows(uint32_t n_rows, const struct terms *terms, struct ahead *ahead, bool add, float *out)
 {
 #define CASE(rows, ways)                                                                                               \
     case rows:                                                                                                         \
-        add_tile(rows, ways, WIDTH, 1, terms, add, out);                                                               \
+        add_tile(rows, ways, WIDTH, 1, terms, ahead, add, out);                                                        \
         break;
     switch (n_rows) {
         CASE(1, 4)
@@ -138,35 +141,34 @@ static void add_rows(uint32_t n_rows, const struct terms *terms, bool add, float
     }
 }
 
-/* One panel of out over some terms. Rows are shared out evenly between tiles. */
-static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, struct ahead *ahead, float *out)
+/* One panel of out over some terms, while the terms of the next one are read ahead. */
+static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, const float *next, float *out)
 {
     const uint32_t n_tiles = (n_rows + MOST_ROWS - 1) / MOST_ROWS, least = n_rows / n_tiles, more = n_rows % n_tiles;
-    const size_t lines = (size_t)(ahead->end - ahead->next) / 64 / n_tiles + 1;
+    const uint32_t chunks = n_tiles * (terms->n / WIDTH);
+    struct ahead ahead = {(const char *)next, next && chunks ? (terms->n + chunks - 1) / chunks : 0};
     struct terms tile = *terms;
     for (uint32_t i = 0; i < n_tiles; i++) {
         const uint32_t rows = least + (i < more);
-        read_ahead(ahead, lines);
-        add_rows(rows, &tile, add, out);
+        add_rows(rows, &tile, &ahead, add, out);
         tile.a += (size_t)rows * WIDTH;
         out += (size_t)rows * WIDTH;
     }
 }
 
-static void multiply(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
-                     const float *b, bool add, float *out)
+static void multiply(const struct moesim_product *product)
 {
-    (void)width;
-    const size_t a_panel = (size_t)n_rows * WIDTH, b_panel = (size_t)n_terms * WIDTH;
+    const uint32_t n_terms = product->n_terms, n_panels = product->n_panels;
+    const size_t a_panel = (size_t)product->n_rows * WIDTH, b_panel = (size_t)n_terms * WIDTH;
     for (uint32_t k = 0; k < n_terms; k += PASS_TERMS) {
-        struct terms terms = {.a = a + k / WIDTH * a_panel, .a_chunk = a_panel};
+        struct terms terms = {.a = product->a + k / WIDTH * a_panel, .a_chunk = a_panel};
         terms.n = n_terms - k < PASS_TERMS ? n_terms - k : PASS_TERMS;
         for (uint32_t p = 0; p < n_panels; p++) {
-            terms.b = b + p * b_panel + (size_t)k * WIDTH;
-            const float *next = p + 1 < n_panels ? terms.b + b_panel : b + (size_t)(k + PASS_TERMS) * WIDTH;
-            const bool more = p + 1 < n_panels || k + PASS_TERMS < n_terms;
-            struct ahead ahead = {(const char *)next, (const char *)(more ? next + (size_t)terms.n * WIDTH : next)};
-            add_panel(n_rows, &terms, add || k > 0, &ahead, out + p * a_panel);
+            const float *next = p + 1 < n_panels           ? product->b + (p + 1) * b_panel + (size_t)k * WIDTH
+                                : k + PASS_TERMS < n_terms ? product->b + (size_t)(k + PASS_TERMS) * WIDTH
+                                                           : product->next;
+            terms.b = product->b + p * b_panel + (size_t)k * WIDTH;
+            add_panel(product->n_rows, &terms, product->add || k > 0, next, product->out + p * a_panel);
         }
     }
 }
@@ -176,10 +178,11 @@ static void multiply(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint3
 /* `rows` columns of one panel of a; its rows are the terms. */
 static void add_columns(uint32_t rows, const struct terms *terms, bool add, float *out)
 {
+    struct ahead none = {0};
 #undef CASE
 #define CASE(rows)                                                                                                     \
     case rows:                                                                                                         \
-        add_tile(rows, 1, 1, WIDTH, terms, add, out);                                                                  \
+        add_tile(rows, 1, 1, WIDTH, terms, &none, add, out);                                                           \
         break;
     switch (rows) {
         CASE(1)
@@ -193,25 +196,31 @@ static void add_columns(uint32_t rows, const struct terms *terms, bool add, floa
     }
 }
 
-static void multiply_transposed(uint32_t n_rows, uint32_t n_terms, uint32_t n_panels, uint32_t width, const float *a,
-                                const float *b, bool add, float *out)
+/* 16 columns of a, or the last ones, by one panel of b. */
+static void add_square(uint32_t n_rows, struct terms terms, bool add, float *out)
 {
-    (void)width;
-    const size_t panel = (size_t)n_terms * WIDTH;
-    for (uint32_t first = 0; first < n_rows; first += WIDTH, a += panel) {
-        const uint32_t rows = n_rows - first < WIDTH ? n_rows - first : WIDTH;
-        const uint32_t n_tiles = (rows + MOST_ROWS - 1) / MOST_ROWS, least = rows / n_tiles, more = rows % n_tiles;
-        for (uint32_t p = 0; p < n_panels; p++) {
-            struct terms terms = {.a = a, .b = b + p * panel, .a_chunk = WIDTH * WIDTH, .n = n_terms};
-            float *place = out + ((size_t)p * n_rows + first) * WIDTH;
-            for (uint32_t i = 0; i < n_tiles; i++) {
-                const uint32_t n = least + (i < more);
-                add_columns(n, &terms, add, place);
-                terms.a += n;
-                place += (size_t)n * WIDTH;
-            }
-        }
+    const uint32_t n_tiles = (n_rows + MOST_ROWS - 1) / MOST_ROWS, least = n_rows / n_tiles, more = n_rows % n_tiles;
+    for (uint32_t i = 0; i < WIDTH; i++) /* where the panel goes on, to be written */
+        __builtin_prefetch(out + (WIDTH + i) * WIDTH, 1, 2);
+    for (uint32_t i = 0; i < n_tiles; i++) {
+        const uint32_t n = least + (i < more);
+        add_columns(n, &terms, add, out);
+        terms.a += n;
+        out += (size_t)n * WIDTH;
     }
+}
+
+static void multiply_transposed(const struct moesim_product *product)
+{
+    const size_t panel = (size_t)product->n_terms * WIDTH, out_panel = (size_t)product->n_rows * WIDTH;
+    const float *a = product->a;
+    for (uint32_t row = 0; row < product->n_rows; row += WIDTH, a += panel)
+        for (uint32_t p = 0; p < product->n_panels; p++) {
+            const struct terms terms = {
+                .a = a, .b = product->b + p * panel, .a_chunk = WIDTH * WIDTH, .n = product->n_terms};
+            add_square(product->n_rows - row < WIDTH ? product->n_rows - row : WIDTH, terms, product->add,
+                       product->out + p * out_panel + (size_t)row * WIDTH);
+        }
 }
 
 /* ---- transposition ---- */
@@ -259,15 +268,19 @@ static void transpose_part(const float *panel, uint32_t n, uint32_t n_columns, f
             out[c * WIDTH + r] = r < n ? panel[r * WIDTH + c] : 0;
 }
 
+/* w's panels one after the other, so that it is read in long pieces. */
 static void transpose(uint32_t n_rows, uint32_t n_columns, const float *w, uint32_t first, uint32_t n_panels,
                       float *out)
 {
-    for (uint32_t p = 0; p < n_panels; p++, out += (size_t)n_columns * WIDTH) {
-        const uint32_t row = (first + p) * WIDTH, n = n_rows - row < WIDTH ? n_rows - row : WIDTH;
-        for (uint32_t c = 0; c < n_columns; c += WIDTH)
-            transpose_part(w + (size_t)c * n_rows + (size_t)row * WIDTH, n,
-                           n_columns - c < WIDTH ? n_columns - c : WIDTH, out + (size_t)c * WIDTH);
-    }
+    for (uint32_t c = 0; c < n_columns; c += WIDTH)
+        for (uint32_t p = 0; p < n_panels; p++) {
+            const uint32_t row = (first + p) * WIDTH, n = n_rows - row < WIDTH ? n_rows - row : WIDTH;
+            const float *panel = w + (size_t)c * n_rows + (size_t)row * WIDTH;
+            for (uint32_t i = 0; i < WIDTH; i++)
+                __builtin_prefetch(panel + (size_t)(2 * n_rows + i) * WIDTH, 0, 2);
+            transpose_part(panel, n, n_columns - c < WIDTH ? n_columns - c : WIDTH,
+                           out + ((size_t)p * n_columns + c) * WIDTH);
+        }
 }
 
 const struct moesim_products PRODUCTS = {

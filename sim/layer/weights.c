@@ -32,6 +32,20 @@ size_t moesim_layer_place(const struct moesim_layer *layer, enum moesim_layer_ma
            row * width + column % width;
 }
 
+/* Columns [first, first + n) of one row into their panels, times std. */
+static void put(const struct moesim_layer *layer, enum moesim_layer_matrix matrix, uint32_t expert, uint32_t row,
+                uint32_t first, uint32_t n, const float *from, float std, float *weights)
+{
+    const uint32_t width = moesim_panel_width(layer->products, columns_of(layer, matrix));
+    for (uint32_t c = first; c < first + n;) {
+        const uint32_t left = width - c % width, count = left < first + n - c ? left : first + n - c;
+        float *place = weights + moesim_layer_place(layer, matrix, expert, row, c);
+        for (uint32_t i = 0; i < count; i++)
+            place[i] = from[c - first + i] * std;
+        c += count;
+    }
+}
+
 /* Row-major element i of all experts' matrices together is element first + i of the sequence, times std. */
 static void draw(const struct moesim_layer *layer, enum moesim_layer_matrix matrix, const struct moesim_random *random,
                  uint64_t first, float std, float *weights)
@@ -45,8 +59,7 @@ static void draw(const struct moesim_layer *layer, enum moesim_layer_matrix matr
                 float chunk[CHUNK];
                 const uint32_t n = n_columns - c < CHUNK ? n_columns - c : CHUNK;
                 moesim_random_normals(random, first + ((uint64_t)e * n_rows + r) * n_columns + c, n, chunk);
-                for (uint32_t i = 0; i < n; i++)
-                    weights[moesim_layer_place(layer, matrix, e, r, c + i)] = chunk[i] * std;
+                put(layer, matrix, e, r, c, n, chunk, std, weights);
             }
 }
 

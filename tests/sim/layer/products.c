@@ -60,11 +60,14 @@ static void try(const struct moesim_products *p, uint32_t n_rows, uint32_t n_ter
     struct matrix a = transposed ? make(p, n_terms, n_rows, 1) : make(p, n_rows, n_terms, 1);
     struct matrix b = make(p, n_terms, n_columns, 2), base = make(p, n_rows, n_columns, 3);
     struct matrix out = make(p, n_rows, n_columns, 3), sum = make(p, n_rows, n_columns, 3);
-    void (*const multiply)(uint32_t, uint32_t, uint32_t, uint32_t, const float *, const float *, bool, float *) =
-        transposed ? p->multiply_transposed : p->multiply;
-    multiply(n_rows, n_terms, b.n_panels, b.width, a.at, b.at, false, out.at);
+    struct moesim_product product = {n_rows, n_terms, b.n_panels, b.width, a.at, b.at, NULL, false, out.at};
+    void (*const multiply)(const struct moesim_product *) = transposed ? p->multiply_transposed : p->multiply;
+    multiply(&product);
     check(&a, &b, transposed, NULL, &out, p->name);
-    multiply(n_rows, n_terms, b.n_panels, b.width, a.at, b.at, true, sum.at);
+    product.add = true;
+    product.next = b.at;
+    product.out = sum.at;
+    multiply(&product);
     check(&a, &b, transposed, &base, &sum, p->name);
     float *const all[] = {a.at, b.at, base.at, out.at, sum.at};
     for (int i = 0; i < 5; i++)
