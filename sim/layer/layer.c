@@ -126,16 +126,18 @@ void moesim_layer_forward(struct moesim_layer *layer, const struct moesim_plan *
     const struct moesim_layer_scratch *s = layer->scratch;
     const uint32_t n_blocks = s->n_blocks;
     const uint32_t inner = layer_n_tiles(layer, layer->d_ff), outer = layer_n_tiles(layer, layer->d_model);
+    const uint32_t inner_share = layer_share(layer, n_blocks * inner),
+                   outer_share = layer_share(layer, n_blocks * outer);
 #pragma omp parallel num_threads(layer_threads(layer))
     {
         float *work = s->work[omp_get_thread_num()];
 #pragma omp for schedule(dynamic, 1)
         for (uint32_t i = 0; i < n_blocks; i++)
             layer_gather(layer, &s->block[i], hidden, s->input);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, inner_share)
         for (uint32_t i = 0; i < n_blocks * inner; i++)
             run_inner(layer, &s->block[i / inner], i % inner, work);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, outer_share)
         for (uint32_t i = 0; i < n_blocks * outer; i++)
             run_outer(layer, &s->block[i / outer], i % outer, work);
 #pragma omp for schedule(static)

@@ -17,6 +17,8 @@
 #define LINE 64 /* bytes of a cache line */
 /* Terms that one pass takes: `a` of a block of rows stays in the second-level cache, a panel of b in the first. */
 #define PASS_TERMS 512
+/* Floats that a stream of weights is read ahead where few rows leave it no time. */
+#define STREAM_AHEAD 2048
 /* Rows whose sums fit the registers. */
 #if defined(__AVX2__) || !defined(__x86_64__)
 #define MOST_ROWS 6
@@ -156,19 +158,30 @@ static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, cons
     }
 }
 
+/* Where b goes on after terms [k, k + n) of panel p: down the panel for rows that pass over it once, else at the panel
+ * that the rows take next. */
+static const float *next_of(const struct moesim_product *product, uint32_t k, uint32_t n, uint32_t p)
+{
+    const float *b = product->b + (size_t)k * WIDTH;
+    const size_t panel = (size_t)product->n_terms * WIDTH;
+    if (product->n_rows <= MOST_ROWS)
+        return b + p * panel + STREAM_AHEAD;
+    if (p + 1 < product->n_panels)
+        return b + (p + 1) * panel;
+    return k + n < product->n_terms ? b + (size_t)n * WIDTH : product->next;
+}
+
 static void multiply(const struct moesim_product *product)
 {
-    const uint32_t n_terms = product->n_terms, n_panels = product->n_panels;
+    const uint32_t n_terms = product->n_terms, pass = product->n_rows <= MOST_ROWS ? n_terms : PASS_TERMS;
     const size_t a_panel = (size_t)product->n_rows * WIDTH, b_panel = (size_t)n_terms * WIDTH;
-    for (uint32_t k = 0; k < n_terms; k += PASS_TERMS) {
+    for (uint32_t k = 0; k < n_terms; k += pass) {
         struct terms terms = {.a = product->a + k / WIDTH * a_panel, .a_chunk = a_panel};
-        terms.n = n_terms - k < PASS_TERMS ? n_terms - k : PASS_TERMS;
-        for (uint32_t p = 0; p < n_panels; p++) {
-            const float *next = p + 1 < n_panels           ? product->b + (p + 1) * b_panel + (size_t)k * WIDTH
-                                : k + PASS_TERMS < n_terms ? product->b + (size_t)(k + PASS_TERMS) * WIDTH
-                                                           : product->next;
+        terms.n = n_terms - k < pass ? n_terms - k : pass;
+        for (uint32_t p = 0; p < product->n_panels; p++) {
             terms.b = product->b + p * b_panel + (size_t)k * WIDTH;
-            add_panel(product->n_rows, &terms, product->add || k > 0, next, product->out + p * a_panel);
+            add_panel(product->n_rows, &terms, product->add || k > 0, next_of(product, k, terms.n, p),
+                      product->out + p * a_panel);
         }
     }
 }

@@ -82,6 +82,12 @@ int layer_threads(const struct moesim_layer *layer)
     return limit < room ? limit : room;
 }
 
+uint32_t layer_share(const struct moesim_layer *layer, uint32_t n_tasks)
+{
+    const uint32_t share = n_tasks / (64 * (uint32_t)layer_threads(layer));
+    return share > 0 ? share : 1;
+}
+
 /* ---- blocks ---- */
 
 static uint32_t load(const struct moesim_layer *layer, uint32_t expert)

@@ -105,6 +105,9 @@ void layer_split(struct moesim_layer *layer, const struct moesim_plan *plan);
 /* The threads to run on. */
 int layer_threads(const struct moesim_layer *layer);
 
+/* Tasks that a thread takes at a time: neighbours, whose weights follow each other, but few enough to end together. */
+uint32_t layer_share(const struct moesim_layer *layer, uint32_t n_tasks);
+
 /* A block's rows of `source` [n_tokens][d_model] into panels. */
 void layer_gather(const struct moesim_layer *layer, const struct layer_block *block, const float *source, float *rows);
 
