@@ -247,9 +247,10 @@ static void choose_inside(const struct call *c, uint32_t first, uint32_t last)
     uint32_t *expert[N_ROWS], n = 0;
     for (size_t choice = (size_t)first * m; choice < (size_t)last * m; choice++) {
         const uint32_t group = r->outer[choice];
-        row[n] = c->batch->columns + choice / m * c->batch->stride + (size_t)group * r->n_inside;
-        expert[n] = r->inner + choice * r->k_inside;
-        n += group != MOESIM_NO_EXPERT;
+        if (group != MOESIM_NO_EXPERT) {
+            row[n] = c->batch->columns + choice / m * c->batch->stride + (size_t)group * r->n_inside;
+            expert[n++] = r->inner + choice * r->k_inside;
+        }
         if (n == N_ROWS || choice + 1 == (size_t)last * m) {
             moesim_topk_rows(row, n, r->n_inside, r->k_inside, expert);
             n = 0;
