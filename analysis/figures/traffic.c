@@ -347,12 +347,13 @@ static void draw(struct figure *figure, const struct report_data *data, struct l
     FIGURE_ROW(figure, FIGURE_POINTS, NAN, NAN, NAN, NAN);
     figure_panels(figure, l->panel, l->n_panels);
     put_arrays(figure, l);
-    figure_caption(figure, data,
-                   "Bytes of dispatch and combine: above, from source to target, with lines between nodes; below, what "
-                   "passes each device's ports and the uplinks of its leaf switch. White is nothing. One seed of the "
-                   "workload with the worst balance%s.",
-                   l->n == MAX_MAPS ? ", for the baseline and the runs with the most and the least uneven devices"
-                                    : "");
+    figure_caption(
+        figure, data,
+        "Bytes of dispatch and combine from source to target%s%s. White is nothing. One seed of the workload "
+        "with the worst balance%s.",
+        l->chosen[0].map.end_per_node ? ", with lines between nodes" : "",
+        l->unit ? "; below, what passes each device's ports and the uplinks of its leaf switch" : "",
+        l->n == MAX_MAPS ? ", for the baseline and the runs with the most and the least uneven devices" : "");
     figure_end(figure, y + 52.0);
 }
 
