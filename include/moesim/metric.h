@@ -83,10 +83,13 @@ MOESIM_API double moesim_load_churn(const double *now, const double *before, uin
 
 /* ---- metrics of router scores; rows without a finite value are left out; NaN where none is left ---- */
 
-/* mean_t -sum_e p ln(p + 1e-9) with p = softmax of the row's n_experts logits. */
-MOESIM_API double moesim_router_entropy(const float *logits, size_t stride, uint32_t n_tokens, uint32_t n_experts);
-/* mean_t (logsumexp_e l)^2 */
-MOESIM_API double moesim_router_z(const float *logits, size_t stride, uint32_t n_tokens, uint32_t n_experts);
+/* The router's confidence over n_experts logits a row, both in one pass: entropy = mean_t -sum_e p ln(p + 1e-9) with p
+ * the row's softmax, and z = mean_t (logsumexp_e l)^2. */
+struct moesim_confidence {
+    double entropy, z;
+};
+MOESIM_API struct moesim_confidence moesim_router_confidence(const float *logits, size_t stride, uint32_t n_tokens,
+                                                             uint32_t n_experts);
 
 /* mean over pairs (t, t - lag) of one sequence of |E_t intersect E_(t-lag)| / |E_t|, over kept or refused choices
  * alike; NaN without such a pair. `sequence_id` NULL = one sequence. */

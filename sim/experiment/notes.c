@@ -81,13 +81,12 @@ void experiment_note_routing(struct moesim_experiment *e, const struct moesim_ba
     note_drops(e, batch, l);
     if (e->plan.n_aux > 0)
         experiment_note(e, MOESIM_AUX_LOSS, l, moesim_plan_aux_loss(&e->plan));
-    if (batch->columns && batch->n_columns >= batch->n_experts) {
-        if (wanted(e, MOESIM_ROUTER_ENTROPY))
-            experiment_note(e, MOESIM_ROUTER_ENTROPY, l,
-                            moesim_router_entropy(batch->columns, batch->stride, batch->n_tokens, batch->n_experts));
-        if (wanted(e, MOESIM_ROUTER_Z))
-            experiment_note(e, MOESIM_ROUTER_Z, l,
-                            moesim_router_z(batch->columns, batch->stride, batch->n_tokens, batch->n_experts));
+    const bool by_confidence = wanted(e, MOESIM_ROUTER_ENTROPY) || wanted(e, MOESIM_ROUTER_Z);
+    if (by_confidence && batch->columns && batch->n_columns >= batch->n_experts) {
+        const struct moesim_confidence confidence =
+            moesim_router_confidence(batch->columns, batch->stride, batch->n_tokens, batch->n_experts);
+        experiment_note(e, MOESIM_ROUTER_ENTROPY, l, confidence.entropy);
+        experiment_note(e, MOESIM_ROUTER_Z, l, confidence.z);
     }
     if (wanted(e, MOESIM_LAG1_OVERLAP))
         experiment_note(e, MOESIM_LAG1_OVERLAP, l, moesim_lag_overlap(&e->plan, batch->sequence_id, 1));

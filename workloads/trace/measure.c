@@ -154,8 +154,9 @@ static enum moesim_status measure_logits(struct trace *trace, struct trace_measu
             m->n_bad_rows += n_rows - finite;
             counted += finite;
             if (finite) {
-                entropy += finite * moesim_router_entropy(rows, n, n_rows, n);
-                z += finite * moesim_router_z(rows, n, n_rows, n);
+                const struct moesim_confidence confidence = moesim_router_confidence(rows, n, n_rows, n);
+                entropy += finite * confidence.entropy;
+                z += finite * confidence.z;
             }
         }
         *value_of(m, l, TRACE_ROUTER_ENTROPY) = counted ? entropy / (double)counted : NAN;

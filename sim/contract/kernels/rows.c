@@ -88,6 +88,41 @@ static double rows_size(const float *row, uint32_t n)
     return size_of(&s, row, n);
 }
 
+/* Adds the moments of n_vectors times eight logits, of which the missing ones of the last are -inf. */
+SIDE_BY_SIDE void add_moments(const int n_vectors, const v8f *x, float max, v8f *sum, v8f *dot, v8f *n_above)
+{
+    v8f d[MOST_VECTORS], e[MOST_VECTORS];
+    EACH d[j] = x[j] - splat(max);
+    exps_below_0(n_vectors, d, e);
+    EACH *sum += e[j];
+    EACH *dot += pick(d[j] < splat(-88.0f), splat(0.0f), e[j] * d[j]);
+    EACH *n_above += pick(e[j] > splat(1e-8f), splat(1.0f), splat(0.0f));
+}
+
+static struct rows_moments moments_of(const float *row, uint32_t n, float max)
+{
+    v8f sum = splat(0.0f), dot = splat(0.0f), n_above = splat(0.0f);
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        add_moments(2, (v8f[]){load8(row + i), load8(row + i + 8)}, max, &sum, &dot, &n_above);
+    for (; i < n; i += 8)
+        add_moments(1, (v8f[]){load_some(row + i, n - i)}, max, &sum, &dot, &n_above);
+    return (struct rows_moments){max, sum_lanes(sum), sum_lanes(dot), sum_lanes(n_above)};
+}
+
+static struct rows_moments rows_moments(const float *row, uint32_t n)
+{
+    const float max = row_max(row, n);
+    struct rows_moments all = moments_of(row, n < SUM_COLUMNS ? n : SUM_COLUMNS, max);
+    for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS) {
+        const struct rows_moments part = moments_of(row + i, n - i < SUM_COLUMNS ? n - i : SUM_COLUMNS, max);
+        all.sum += part.sum;
+        all.dot += part.dot;
+        all.n_above += part.n_above;
+    }
+    return all;
+}
+
 /* ---- scores of columns ---- */
 
 static struct rows_norm rows_norm(enum moesim_score score, const float *row, uint32_t n)
@@ -469,6 +504,7 @@ const struct rows_kernels ROWS_KERNELS = {
     .add_scores = rows_add_scores,
     .sum_scores = rows_sum_scores,
     .size = rows_size,
+    .moments = rows_moments,
     .norm = rows_norm,
     .scores_at = rows_scores_at,
     .scan = rows_scan,

@@ -85,6 +85,12 @@ struct rows_orders {
     uint32_t *order;              /* [n_columns][n_rows] whole numbers of their order, as in orders.h */
 };
 
+/* Of one row of logits x: its largest, and over e^d with d = x - largest the sum, the sum times d, and how many are
+ * above 1e-8. */
+struct rows_moments {
+    float max, sum, dot, n_above;
+};
+
 struct rows_kernels {
     const char *name;
     float (*exp)(float x);
@@ -101,6 +107,8 @@ struct rows_kernels {
                        float *values, double *sum);
     /* ln sum exp l over the row's finite logits; NaN where there are none. */
     double (*size)(const float *row, uint32_t n);
+    /* sum is NaN for a row with NaN or +inf, or without a finite value. */
+    struct rows_moments (*moments)(const float *row, uint32_t n);
     /* What a row's scores are made of; for other scores than softmax `sum` only tells a bad row (NaN) from others. */
     struct rows_norm (*norm)(enum moesim_score score, const float *row, uint32_t n);
     /* values[n]: logits of rows token[n] become their scores. */

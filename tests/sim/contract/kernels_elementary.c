@@ -153,6 +153,7 @@ struct built {
     double sum[3 * MOST], size, squares, entropy;
     double chances[MOST];
     float cut, normal[MOST], uniform[MOST], width[MOST], next_best;
+    struct rows_moments moments;
     bool is_added;
     uint32_t n_above, above[MOST];
     uint32_t n_found[ROWS_COLUMNS], found[ROWS_COLUMNS * 8], n_ordered, order[8 * 8];
@@ -215,6 +216,9 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         b->width[j] = 1 + (float)(j % 3);
     b->is_added = rows->add_chances(x, x, 0.5f, 0.25f, b->width, n, b->chances);
     b->next_best = rows->next_best(x, n, n / 2, x[0]);
+    b->moments = rows->moments(x, n);
+    if (isnan(b->moments.sum) || isnan(b->moments.dot))
+        b->moments = (struct rows_moments){.max = b->moments.max};
     b->next_best = isnan(b->next_best) ? 99 : b->next_best;
     for (uint32_t j = 0; j < n; j++)
         b->out[2 * n + j] = rows->exp(x[j]);

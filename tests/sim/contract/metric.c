@@ -99,23 +99,23 @@ Test(metric, scores_by_hand)
                               {0, 0, 0, 99},
                               {NAN, INFINITY, -INFINITY, 99}};
     const double h = 1.5 * log(2), z = log(3) * log(3);
-    cr_assert_float_eq(moesim_router_entropy(rows[0], 4, 1, 3), h, 1e-6);
-    cr_assert_float_eq(moesim_router_z(rows[0], 4, 1, 3), 0, 1e-6);
-    cr_assert_float_eq(moesim_router_entropy(rows[0], 4, 4, 3), (2 * h + log(3)) / 3, 1e-6);
-    cr_assert_float_eq(moesim_router_z(rows[0], 4, 4, 3), (0 + 9 + z) / 3, 1e-5);
-    cr_assert(isnan(moesim_router_entropy(rows[3], 4, 1, 3)));
-    cr_assert(isnan(moesim_router_z(rows[3], 4, 1, 3)));
-    cr_assert(isnan(moesim_router_entropy(rows[0], 4, 0, 3)));
+    cr_assert_float_eq(moesim_router_confidence(rows[0], 4, 1, 3).entropy, h, 1e-6);
+    cr_assert_float_eq(moesim_router_confidence(rows[0], 4, 1, 3).z, 0, 1e-6);
+    cr_assert_float_eq(moesim_router_confidence(rows[0], 4, 4, 3).entropy, (2 * h + log(3)) / 3, 1e-6);
+    cr_assert_float_eq(moesim_router_confidence(rows[0], 4, 4, 3).z, (0 + 9 + z) / 3, 1e-5);
+    cr_assert(isnan(moesim_router_confidence(rows[3], 4, 1, 3).entropy));
+    cr_assert(isnan(moesim_router_confidence(rows[3], 4, 1, 3).z));
+    cr_assert(isnan(moesim_router_confidence(rows[0], 4, 0, 3).entropy));
     const float sharp[] = {0, -200, 5, NAN}; /* one expert takes all but e^-5; NaN counts nothing */
     const double p = 1 / (1 + exp(-5));
-    cr_assert_float_eq(moesim_router_entropy(sharp, 4, 1, 4), -p * log(p) - (1 - p) * log(1 - p), 1e-6);
-    cr_assert_float_eq(moesim_router_z(sharp, 4, 1, 4), pow(5 + log1p(exp(-5)), 2), 1e-4);
+    cr_assert_float_eq(moesim_router_confidence(sharp, 4, 1, 4).entropy, -p * log(p) - (1 - p) * log(1 - p), 1e-6);
+    cr_assert_float_eq(moesim_router_confidence(sharp, 4, 1, 4).z, pow(5 + log1p(exp(-5)), 2), 1e-4);
     const float endless[] = {INFINITY, 1, 1, -INFINITY}; /* the infinite one has all; z is of the finite ones */
-    cr_assert_float_eq(moesim_router_entropy(endless, 4, 1, 4), 0, 1e-6);
-    cr_assert_float_eq(moesim_router_z(endless, 4, 1, 4), pow(1 + log(2), 2), 1e-6);
+    cr_assert_float_eq(moesim_router_confidence(endless, 4, 1, 4).entropy, 0, 1e-6);
+    cr_assert_float_eq(moesim_router_confidence(endless, 4, 1, 4).z, pow(1 + log(2), 2), 1e-6);
     const float huge[] = {1e38f, -1e38f};
-    cr_assert_float_eq(moesim_router_z(huge, 2, 1, 2), 1e76, 1e70);
-    cr_assert_float_eq(moesim_router_entropy(huge, 2, 1, 2), 0, 1e-6);
+    cr_assert_float_eq(moesim_router_confidence(huge, 2, 1, 2).z, 1e76, 1e70);
+    cr_assert_float_eq(moesim_router_confidence(huge, 2, 1, 2).entropy, 0, 1e-6);
 }
 
 /* Against double and the C library over many rows, which also crosses the chunks. */
@@ -139,6 +139,6 @@ Test(metric, scores_against_a_double_reference)
         entropy += row / T;
         size += log(sum) * log(sum) / T;
     }
-    cr_assert_float_eq(moesim_router_entropy(logits[0], E, T, E), entropy, 1e-5);
-    cr_assert_float_eq(moesim_router_z(logits[0], E, T, E), size, 1e-5);
+    cr_assert_float_eq(moesim_router_confidence(logits[0], E, T, E).entropy, entropy, 1e-5);
+    cr_assert_float_eq(moesim_router_confidence(logits[0], E, T, E).z, size, 1e-5);
 }
