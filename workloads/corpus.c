@@ -71,7 +71,7 @@ static enum moesim_status check_utf8(const char *path, size_t start, struct buff
 }
 
 /* Reads the files [first, last) of one domain and copies them to the arena. */
-static enum moesim_status read_domain(const struct corpus_list *list, uint32_t first, uint32_t last, bool utf8,
+static enum moesim_status read_domain(const struct corpus_list *list, uint32_t first, uint32_t last, bool words,
                                       struct buffer *buffer, struct moesim_arena *arena, struct corpus_domain *domain,
                                       struct moesim_error *err)
 {
@@ -79,15 +79,18 @@ static enum moesim_status read_domain(const struct corpus_list *list, uint32_t f
     for (uint32_t i = first; i < last; i++) {
         const size_t start = buffer->n;
         enum moesim_status status = read_file(list->files[i].path, CORPUS_MAX_FILE_BYTES, buffer, err);
-        if (!status && utf8)
+        if (!status && words)
             status = check_utf8(list->files[i].path, start, buffer, err);
         if (status)
             return status;
     }
     uint8_t *bytes = moesim_alloc(arena, buffer->n, 1);
+    size_t at = 0;
     domain->name = moesim_strdup(arena, list->domains[list->files[first].domain]);
     if (!bytes || !domain->name)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for %zu bytes of text", buffer->n);
+    if (words && !words_next(buffer->bytes, buffer->n, &at))
+        return moesim_fail(err, MOESIM_EIO, "%s: there is no word in this text", domain->name);
     memcpy(bytes, buffer->bytes, buffer->n);
     domain->bytes = bytes;
     domain->n_bytes = buffer->n;
@@ -95,7 +98,7 @@ static enum moesim_status read_domain(const struct corpus_list *list, uint32_t f
     return MOESIM_OK;
 }
 
-static enum moesim_status read_list(const struct corpus_list *list, bool utf8, struct moesim_arena *arena,
+static enum moesim_status read_list(const struct corpus_list *list, bool words, struct moesim_arena *arena,
                                     struct corpus *corpus, struct moesim_error *err)
 {
     corpus->n_domains = list->n_domains;
@@ -111,7 +114,7 @@ static enum moesim_status read_list(const struct corpus_list *list, bool utf8, s
         struct corpus_domain *domain = &corpus->domains[list->files[first].domain];
         for (last = first + 1; last < list->n_files && list->files[last].domain == list->files[first].domain; last++)
             ;
-        status = read_domain(list, first, last, utf8, &buffer, arena, domain, err);
+        status = read_domain(list, first, last, words, &buffer, arena, domain, err);
         if (!status && (total += domain->n_bytes) > CORPUS_MAX_BYTES)
             status = moesim_fail(err, MOESIM_EINVAL, "the texts pass 1 GiB; name fewer files");
         if (!status)
@@ -121,18 +124,6 @@ static enum moesim_status read_list(const struct corpus_list *list, bool utf8, s
     return status;
 }
 
-enum moesim_status corpus_count_domains(const struct corpus_choice *choice, uint32_t *n_domains,
-                                        struct moesim_error *err)
-{
-    struct corpus_list list;
-    const enum moesim_status status = corpus_list_make(choice->files, choice->by, &list, err);
-    if (status)
-        return status;
-    *n_domains = list.n_domains;
-    corpus_list_free(&list);
-    return MOESIM_OK;
-}
-
 enum moesim_status corpus_read(const struct corpus_choice *choice, struct moesim_arena *arena, struct corpus *corpus,
                                struct moesim_error *err)
 {
@@ -140,7 +131,7 @@ enum moesim_status corpus_read(const struct corpus_choice *choice, struct moesim
     enum moesim_status status = corpus_list_make(choice->files, choice->by, &list, err);
     if (status)
         return status;
-    status = read_list(&list, choice->utf8, arena, corpus, err);
+    status = read_list(&list, choice->words, arena, corpus, err);
     corpus_list_free(&list);
     return status;
 }
@@ -175,8 +166,6 @@ static enum moesim_status encode_domain(struct corpus_domain *domain, const stru
     const enum moesim_status status =
         vocabulary_encode(vocabulary, domain->bytes, domain->n_bytes, arena, &words, &domain->n_words, err);
     domain->words = words;
-    if (!status && !domain->n_words)
-        return moesim_fail(err, MOESIM_EIO, "%s: there is no word in this text", domain->name);
     return status;
 }
 

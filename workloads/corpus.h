@@ -29,7 +29,7 @@ enum corpus_domains {
 struct corpus_choice {
     const char *files;      /* comma-separated files and directories; "" = what Debian machines have */
     enum corpus_domains by; /* of named files */
-    bool utf8;              /* what is no UTF-8 is refused */
+    bool words;             /* refuses what is no UTF-8 and a domain without a word */
 };
 
 struct corpus_domain {
@@ -58,18 +58,13 @@ struct corpus {
     uint64_t hash;                 /* of all bytes */
 };
 
-/* How many domains corpus_read will find, from directory listings alone. MOESIM_EIO names a path that is not there. */
-MOESIM_MUST_CHECK enum moesim_status corpus_count_domains(const struct corpus_choice *choice, uint32_t *n_domains,
-                                                          struct moesim_error *err);
-
 /* Reads everything into `arena`. MOESIM_EIO names the file that is unreadable, empty, no regular file, damaged when
- * unpacked, or (utf8) the byte that is no UTF-8. */
+ * unpacked, or (words) the byte that is no UTF-8 or the domain without a word. */
 MOESIM_MUST_CHECK enum moesim_status corpus_read(const struct corpus_choice *choice, struct moesim_arena *arena,
                                                  struct corpus *corpus, struct moesim_error *err);
 
 /* Makes the words of UTF-8 text: the `n_ids` - 1 most frequent ones of all domains together get ids from 1 on, all
- * others 0. With `word_list`, a file of one word a line, that of line i gets id i instead. A domain without a word is
- * MOESIM_EIO. */
+ * others 0. With `word_list`, a file of one word a line, that of line i gets id i instead. */
 MOESIM_MUST_CHECK enum moesim_status corpus_encode(struct corpus *corpus, const char *word_list, uint32_t n_ids,
                                                    struct moesim_arena *arena, struct moesim_error *err);
 

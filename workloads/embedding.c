@@ -44,54 +44,58 @@ enum moesim_status embedding_init(struct embedding *embedding, uint64_t seed, ui
 
 /* ---- word vectors ---- */
 
-enum moesim_status embedding_open_vectors(const char *path, struct npy *vectors, struct moesim_error *err)
+static enum moesim_status check_shape(const char *path, const struct npy *npy, struct moesim_error *err)
 {
-    const enum moesim_status status = npy_open(path, vectors, err);
-    if (status)
-        return status;
-    const bool real = vectors->type == NPY_F2 || vectors->type == NPY_F4 || vectors->type == NPY_F8;
-    if (vectors->n_dimensions != 2 || !real)
-        moesim_fail(err, MOESIM_EIO, "%s: has %u dimension%s of %s; word vectors are real numbers [words, dimensions]",
-                    path, vectors->n_dimensions, vectors->n_dimensions == 1 ? "" : "s", npy_type_name(vectors->type));
-    else if (vectors->shape[0] > MAX_VECTORS || vectors->shape[1] > MAX_WIDTH)
-        moesim_fail(err, MOESIM_EIO, "%s: %llu vectors of %llu dimensions are too many; at most %u of %u can be used",
-                    path, (unsigned long long)vectors->shape[0], (unsigned long long)vectors->shape[1], MAX_VECTORS,
-                    MAX_WIDTH);
-    else
-        return MOESIM_OK;
-    npy_close(vectors);
-    return MOESIM_EIO;
-}
-
-enum moesim_status embedding_use_vectors(struct embedding *embedding, const struct npy *vectors, const char *path,
-                                         uint32_t first, struct moesim_error *err)
-{
-    const uint32_t d = embedding->d_model;
-    float *row = embedding->centre; /* not in use yet */
-    double squares = 0;
-    embedding->vectors = *vectors;
-    for (uint64_t i = 0; i < vectors->shape[0]; i++) {
-        npy_read_float(vectors, i * d, d, row);
-        double square = 0;
-        for (uint32_t j = 0; j < d; j++)
-            square += (double)row[j] * (double)row[j];
-        if (!isfinite(square))
-            return moesim_fail(err, MOESIM_EIO, "%s: row %llu has a number that is not finite", path,
-                               (unsigned long long)i);
-        squares += square;
-    }
-    memset(row, 0, d * sizeof *row);
-    if (squares <= 0)
-        return moesim_fail(err, MOESIM_EIO, "%s: all word vectors are 0", path);
-    embedding->first_vector = first;
-    embedding->n_vectors = (uint32_t)vectors->shape[0];
-    embedding->vector_scale = (float)sqrt((double)vectors->n / squares);
+    const bool real = npy->type == NPY_F2 || npy->type == NPY_F4 || npy->type == NPY_F8;
+    if (npy->n_dimensions != 2 || !real)
+        return moesim_fail(err, MOESIM_EIO,
+                           "%s: has %u dimension%s of %s; word vectors are real numbers [words, dimensions]", path,
+                           npy->n_dimensions, npy->n_dimensions == 1 ? "" : "s", npy_type_name(npy->type));
+    if (npy->shape[0] > MAX_VECTORS || npy->shape[1] > MAX_WIDTH)
+        return moesim_fail(
+            err, MOESIM_EIO, "%s: %llu vectors of %llu dimensions are too many; at most %u of %u can be used", path,
+            (unsigned long long)npy->shape[0], (unsigned long long)npy->shape[1], MAX_VECTORS, MAX_WIDTH);
     return MOESIM_OK;
 }
 
-void embedding_finish(struct embedding *embedding)
+static enum moesim_status scale_vectors(const char *path, struct word_vectors *vectors, struct moesim_error *err)
 {
-    npy_close(&embedding->vectors);
+    enum { PIECE = 1024 };
+    float piece[PIECE];
+    double squares = 0;
+    for (uint64_t i = 0; i < vectors->npy.n; i += PIECE) {
+        const uint32_t n = vectors->npy.n - i < PIECE ? (uint32_t)(vectors->npy.n - i) : PIECE;
+        npy_read_float(&vectors->npy, i, n, piece);
+        for (uint32_t j = 0; j < n; j++) {
+            squares += (double)piece[j] * (double)piece[j];
+            if (!isfinite(piece[j]))
+                return moesim_fail(err, MOESIM_EIO, "%s: row %llu has a number that is not finite", path,
+                                   (unsigned long long)((i + j) / vectors->npy.shape[1]));
+        }
+    }
+    if (squares <= 0)
+        return moesim_fail(err, MOESIM_EIO, "%s: all word vectors are 0", path);
+    vectors->scale = (float)sqrt((double)vectors->npy.n / squares);
+    return MOESIM_OK;
+}
+
+enum moesim_status word_vectors_open(const char *path, struct word_vectors *vectors, struct moesim_error *err)
+{
+    enum moesim_status status = npy_open(path, &vectors->npy, err);
+    if (status)
+        return status;
+    status = check_shape(path, &vectors->npy, err);
+    if (!status)
+        status = scale_vectors(path, vectors, err);
+    if (status)
+        word_vectors_close(vectors);
+    return status;
+}
+
+void word_vectors_close(struct word_vectors *vectors)
+{
+    npy_close(&vectors->npy);
+    *vectors = (struct word_vectors){.scale = 0};
 }
 
 /* ---- tokens ---- */
@@ -124,13 +128,14 @@ static void embed(const struct embedding *embedding, struct embedding_past *past
     const uint32_t d = embedding->d_model, vector = token - embedding->first_vector;
     memmove(past->last + 1, past->last, sizeof past->last - sizeof past->last[0]);
     past->last[0] = token;
-    if (token < embedding->first_vector || vector >= embedding->n_vectors) {
+    const struct word_vectors *vectors = embedding->vectors;
+    if (!vectors || token < embedding->first_vector || vector >= vectors->npy.shape[0]) {
         embed_grams(embedding, past, g);
         return;
     }
-    npy_read_float(&embedding->vectors, (uint64_t)vector * d, d, g);
+    npy_read_float(&vectors->npy, (uint64_t)vector * d, d, g);
     for (uint32_t j = 0; j < d; j++)
-        g[j] *= embedding->vector_scale;
+        g[j] *= vectors->scale;
 }
 
 void embedding_centre(struct embedding *embedding, struct embedding_past *past, uint32_t token, double weight,

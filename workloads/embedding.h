@@ -15,32 +15,32 @@
 
 #define EMBEDDING_ROWS 1024u
 
+/* Word vectors: a .npy of real numbers [words, dimensions], read in place. */
+struct word_vectors {
+    struct npy npy;
+    float scale; /* gives them the mean square 1 */
+};
+
+/* MOESIM_EIO names what is wrong: another shape or type, more rows or columns than ids and dimensions can count, a row
+ * that is not finite, nothing but 0. */
+MOESIM_MUST_CHECK enum moesim_status word_vectors_open(const char *path, struct word_vectors *vectors,
+                                                       struct moesim_error *err);
+void word_vectors_close(struct word_vectors *vectors);
+
 struct embedding {
     uint32_t d_model;
     uint32_t vocabulary;
     float *rows;   /* [EMBEDDING_ROWS][d_model] standard normal */
     float *centre; /* [d_model] taken off every embedded token; 0 until embedding_centre is called */
     double decay;  /* of the memory, per token */
-    struct npy vectors;
-    uint32_t first_vector, n_vectors; /* ids first_vector .. first_vector + n_vectors - 1 have a vector */
-    float vector_scale;               /* gives them the mean square 1 */
+    const struct word_vectors *vectors; /* of ids from first_vector on, d_model wide; NULL = none */
+    uint32_t first_vector;
 };
 
 /* `context`: tokens that the memory goes back on average (>= 1). */
 MOESIM_MUST_CHECK enum moesim_status embedding_init(struct embedding *embedding, uint64_t seed, uint32_t d_model,
                                                     uint32_t vocabulary, double context, struct moesim_arena *arena,
                                                     struct moesim_error *err);
-
-/* Opens word vectors, a .npy of real numbers [n, d]. MOESIM_EIO names what is wrong: another shape or type, more rows
- * or columns than ids and dimensions can count. */
-MOESIM_MUST_CHECK enum moesim_status embedding_open_vectors(const char *path, struct npy *vectors,
-                                                            struct moesim_error *err);
-
-/* From now on ids from `first` on are embedded by the rows of `vectors`, which the embedding owns and reads in place;
- * d_model is their width. MOESIM_EIO for a row that is not finite, or all of them 0. */
-MOESIM_MUST_CHECK enum moesim_status embedding_use_vectors(struct embedding *embedding, const struct npy *vectors,
-                                                           const char *path, uint32_t first, struct moesim_error *err);
-void embedding_finish(struct embedding *embedding);
 
 /* The last tokens of a sequence. */
 enum { EMBEDDING_GRAMS = 3 };

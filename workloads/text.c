@@ -27,7 +27,7 @@ struct text_params {
     uint32_t domains;    /* enum corpus_domains */
     uint32_t vocabulary; /* enum text_vocabulary */
     uint32_t words;
-    const char *vectors, *word_list;
+    const char *vectors, *word_list, *only;
     uint32_t sequence, context;
     double mixing, common, gate_std;
     struct batching_params batching;
@@ -39,6 +39,8 @@ static const struct moesim_param params[] = {
                  "Debian's own prose, code and German"),
     MOESIM_CHOICE(struct text_params, domains, "path", CORPUS_DOMAIN_CHOICES,
                   "what a domain is: each path of `files`, every single file, or every directory in the paths"),
+    MOESIM_PARAM(struct text_params, only, "", 0, 0,
+                 "the one domain to take sequences from, by its path or the end of it; the embedding still knows all"),
     MOESIM_CHOICE(struct text_params, vocabulary, "byte", "byte|word",
                   "what a token is: a byte, or a word or sign of UTF-8 text in any script"),
     MOESIM_PARAM(struct text_params, words, "16384", 2, VOCABULARY_MAX_WORDS,
@@ -62,8 +64,10 @@ struct text {
     struct text_params p;
     uint64_t seed;
     uint32_t n_layers, n_tokens;
+    uint32_t first_domain, n_domains; /* that sequences are taken from */
     struct corpus corpus;
     struct embedding embedding;
+    struct word_vectors vectors;
     struct batching *batching;
     float *own, *memory;                       /* [n_tokens][d_model] of the tokens of step `last` - 1 */
     float *hidden;                             /* [n_tokens][d_model] */
@@ -75,8 +79,8 @@ struct text {
 
 /* ---- what the parameters fix ---- */
 
-/* Ids of the vocabulary; with `vectors` what fits them, in *vectors when that is not NULL. */
-static enum moesim_status count_ids(const struct text_params *p, struct npy *vectors, uint32_t *n_ids,
+/* Ids of the vocabulary; opens `vectors` where there are some, and sees to it that they fit it. */
+static enum moesim_status count_ids(const struct text_params *p, struct word_vectors *vectors, uint32_t *n_ids,
                                     struct moesim_error *err)
 {
     const bool word = p->vocabulary == VOCABULARY_WORD;
@@ -93,57 +97,75 @@ static enum moesim_status count_ids(const struct text_params *p, struct npy *vec
     uint32_t n_words = N_BYTES;
     enum moesim_status status = word ? corpus_count_lines(p->word_list, &n_words, err) : MOESIM_OK;
     if (!status)
-        status = embedding_open_vectors(p->vectors, vectors, err);
+        status = word_vectors_open(p->vectors, vectors, err);
     if (status)
         return status;
     *n_ids = n_words + word;
-    if (vectors->shape[0] == n_words)
+    if (vectors->npy.shape[0] == n_words)
         return MOESIM_OK;
     status = moesim_fail(err, MOESIM_EIO, "%s: has %llu rows, %s has %u%s", p->vectors,
-                         (unsigned long long)vectors->shape[0], word ? p->word_list : "the vocabulary of bytes",
+                         (unsigned long long)vectors->npy.shape[0], word ? p->word_list : "the vocabulary of bytes",
                          n_words, word ? " words" : "");
-    npy_close(vectors);
+    word_vectors_close(vectors);
     return status;
 }
 
+/* Whether a path ends in these whole parts of one. */
+static bool ends_in(const char *path, const char *end)
+{
+    const size_t n = strlen(path), n_end = strlen(end);
+    return n >= n_end && !strcmp(path + n - n_end, end) && (n == n_end || path[n - n_end - 1] == '/');
+}
+
+/* The texts, and the domains among them to take sequences from. */
+static enum moesim_status read_texts(const struct text_params *p, struct moesim_arena *arena, struct corpus *corpus,
+                                     uint32_t *first, uint32_t *n, struct moesim_error *err)
+{
+    const struct corpus_choice choice = {p->files, p->domains, p->vocabulary == VOCABULARY_WORD};
+    const enum moesim_status status = corpus_read(&choice, arena, corpus, err);
+    if (status)
+        return status;
+    *first = 0;
+    *n = corpus->n_domains;
+    if (!*p->only)
+        return MOESIM_OK;
+    *n = 0;
+    for (uint32_t d = 0; d < corpus->n_domains; d++)
+        if (ends_in(corpus->domains[d].name, p->only)) {
+            *first = d;
+            ++*n;
+        }
+    if (*n == 1)
+        return MOESIM_OK;
+    return moesim_fail(err, MOESIM_EINVAL, "only: %s domain of the texts ends in '%s'; the first is %s",
+                       *n ? "more than one" : "no", p->only, corpus->domains[0].name);
+}
+
+/* Reads everything once, so that a damaged file is found before any run begins. */
 static enum moesim_status text_shape(const void *params_, struct moesim_workload_shape *shape, struct moesim_error *err)
 {
     const struct text_params *p = params_;
-    const struct corpus_choice choice = {.files = p->files, .by = p->domains};
-    struct npy vectors = {0};
+    struct word_vectors vectors = {.scale = 0};
+    struct corpus corpus;
+    uint32_t first, n;
     enum moesim_status status = batching_check(&p->batching, err);
     if (!status)
         status = count_ids(p, &vectors, &shape->vocabulary, err);
     if (status)
         return status;
     shape->gate_std = p->gate_std;
-    shape->d_model = vectors.n_dimensions ? (uint32_t)vectors.shape[1] : 0;
-    npy_close(&vectors);
-    return corpus_count_domains(&choice, &shape->n_domains, err);
+    shape->d_model = vectors.scale > 0 ? (uint32_t)vectors.npy.shape[1] : 0;
+    word_vectors_close(&vectors);
+    struct moesim_arena *arena = moesim_arena_create(0);
+    status = arena ? read_texts(p, arena, &corpus, &first, &n, err)
+                   : moesim_fail(err, MOESIM_ENOMEM, "no memory to read the texts");
+    if (!status)
+        shape->n_domains = corpus.n_domains;
+    moesim_arena_destroy(arena);
+    return status;
 }
 
 /* ---- setting up ---- */
-
-static enum moesim_status read_texts(struct text *x, uint32_t n_ids, struct moesim_arena *arena,
-                                     struct moesim_error *err)
-{
-    const struct text_params *p = &x->p;
-    const bool word = p->vocabulary == VOCABULARY_WORD;
-    const struct corpus_choice choice = {p->files, p->domains, word};
-    const enum moesim_status status = corpus_read(&choice, arena, &x->corpus, err);
-    return status || !word ? status : corpus_encode(&x->corpus, *p->word_list ? p->word_list : NULL, n_ids, arena, err);
-}
-
-/* The embedding owns the vectors from its first field on, whatever fails after. */
-static enum moesim_status make_embedding(struct text *x, const struct moesim_workload_env *env, uint32_t n_ids,
-                                         const struct npy *vectors, struct moesim_error *err)
-{
-    const enum moesim_status status =
-        embedding_init(&x->embedding, env->seed, env->d_model, n_ids, x->p.context, env->arena, err);
-    if (status || !vectors->n_dimensions)
-        return status;
-    return embedding_use_vectors(&x->embedding, vectors, x->p.vectors, x->p.vocabulary == VOCABULARY_WORD, err);
-}
 
 static enum moesim_status allocate(struct text *x, const struct moesim_workload_env *env, struct moesim_error *err)
 {
@@ -179,37 +201,45 @@ static void fit_centre(struct text *x)
     }
 }
 
-static enum moesim_status text_init(void *state, const void *params_, const struct moesim_workload_env *env,
-                                    struct moesim_error *err)
+static enum moesim_status set_up(struct text *x, const struct moesim_workload_env *env, uint32_t n_ids,
+                                 struct moesim_error *err)
 {
-    struct text *x = state;
-    struct npy vectors = {0};
-    uint32_t n_ids;
-    x->p = *(const struct text_params *)params_;
-    x->seed = env->seed;
-    x->n_layers = env->n_layers;
-    x->n_tokens = env->n_tokens;
     const struct batching_source source = {.length = x->p.sequence};
-    enum moesim_status status = count_ids(&x->p, &vectors, &n_ids, err);
-    if (!status && vectors.n_dimensions && vectors.shape[1] != env->d_model)
-        status = moesim_fail(err, MOESIM_EINVAL, "%s: has %llu dimensions, the study's d_model is %u", x->p.vectors,
-                             (unsigned long long)vectors.shape[1], env->d_model);
-    if (!status)
-        status = read_texts(x, n_ids, env->arena, err);
+    const bool has_vectors = x->vectors.scale > 0, word = x->p.vocabulary == VOCABULARY_WORD;
+    if (has_vectors && x->vectors.npy.shape[1] != env->d_model)
+        return moesim_fail(err, MOESIM_EINVAL, "%s: has %llu dimensions, the study's d_model is %u", x->p.vectors,
+                           (unsigned long long)x->vectors.npy.shape[1], env->d_model);
+    enum moesim_status status = read_texts(&x->p, env->arena, &x->corpus, &x->first_domain, &x->n_domains, err);
+    if (!status && word)
+        status = corpus_encode(&x->corpus, *x->p.word_list ? x->p.word_list : NULL, n_ids, env->arena, err);
     if (!status)
         status = batching_create(&x->p.batching, &source, env->seed, env->n_tokens, env->arena, &x->batching, err);
     if (!status)
         status = allocate(x, env, err);
     if (!status)
-        status = make_embedding(x, env, n_ids, &vectors, err);
-    if (status) {
-        npy_close(&vectors);
-        x->embedding.vectors = (struct npy){0};
-        return status;
-    }
-    if (env->n_tokens)
+        status = embedding_init(&x->embedding, env->seed, env->d_model, n_ids, x->p.context, env->arena, err);
+    x->embedding.vectors = has_vectors ? &x->vectors : NULL;
+    x->embedding.first_vector = word;
+    return status;
+}
+
+static enum moesim_status text_init(void *state, const void *params_, const struct moesim_workload_env *env,
+                                    struct moesim_error *err)
+{
+    struct text *x = state;
+    uint32_t n_ids = 0;
+    x->p = *(const struct text_params *)params_;
+    x->seed = env->seed;
+    x->n_layers = env->n_layers;
+    x->n_tokens = env->n_tokens;
+    enum moesim_status status = count_ids(&x->p, &x->vectors, &n_ids, err);
+    if (!status)
+        status = set_up(x, env, n_ids, err);
+    if (status)
+        word_vectors_close(&x->vectors);
+    else if (env->n_tokens)
         fit_centre(x);
-    return MOESIM_OK;
+    return status;
 }
 
 /* ---- a step ---- */
@@ -217,7 +247,7 @@ static enum moesim_status text_init(void *state, const void *params_, const stru
 /* A sequence's domain, and where in the text it begins. A text shorter than the sequence is repeated. */
 static const struct corpus_domain *find_sequence(const struct text *x, uint64_t sequence, uint32_t *d, size_t *at)
 {
-    *d = (uint32_t)(sequence % x->corpus.n_domains);
+    *d = x->first_domain + (uint32_t)(sequence % x->n_domains);
     const struct corpus_domain *domain = &x->corpus.domains[*d];
     const uint32_t n = (uint32_t)corpus_n_tokens(domain); /* at most CORPUS_MAX_BYTES */
     const uint32_t length = x->p.sequence, per_step = x->n_tokens / length + (x->n_tokens % length != 0);
@@ -325,7 +355,7 @@ static void text_provenance(const void *state, char *text, size_t size)
 
 static void text_finish(void *state)
 {
-    embedding_finish(&((struct text *)state)->embedding);
+    word_vectors_close(&((struct text *)state)->vectors);
 }
 
 const struct moesim_workload moesim_workload_text = {

@@ -20,11 +20,8 @@ static struct corpus read_corpus(const char *files, enum corpus_domains by)
 {
     struct corpus corpus = {0};
     struct moesim_error err;
-    uint32_t n_domains = 0;
     cr_assert_eq(corpus_read(&(struct corpus_choice){files, by, false}, arena, &corpus, &err), MOESIM_OK, "%s: %s",
                  files, err.text);
-    cr_assert_eq(corpus_count_domains(&(struct corpus_choice){files, by, false}, &n_domains, &err), MOESIM_OK);
-    cr_assert_eq(n_domains, corpus.n_domains);
     return corpus;
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tests/workloads/instance.h"
 #include "tests/workloads/recording.h"
@@ -141,7 +142,7 @@ Test(text_words, vectors_that_do_not_fit)
         enum moesim_status status;
         const char *says;
     } cases[] = {
-        {"<f4", "(3, 3)", values, 36, MOESIM_EIO, "has 3 rows, "},
+        {"<f4", "(3, 2)", values, 24, MOESIM_EIO, "has 3 rows, "},
         {"<f4", "(1, 3)", values, 12, MOESIM_EIO, "has 1 rows, "},
         {"<f4", "(6,)", values, 24, MOESIM_EIO, "word vectors are real numbers [words, dimensions]"},
         {"<f4", "(1, 2, 3)", values, 24, MOESIM_EIO, "word vectors are real numbers [words, dimensions]"},
@@ -175,6 +176,44 @@ Test(text_words, vectors_that_do_not_fit)
             shape_of(&w, SETTINGS("files", file, "vocabulary", "word", combinations[i][0], combinations[i][1]), &shape),
             MOESIM_EINVAL);
         cr_assert(strstr(w.error.text, "word vectors take"), "%s", w.error.text);
+        instance_destroy(&w);
+    }
+}
+
+/* Sequences of one domain, with the hidden states that its bytes have when all are in use. */
+Test(text_words, one_domain_alone)
+{
+    static const char *const names[] = {"t/one", "t/two"};
+    struct instance w;
+    cr_assert_eq(mkdir(folder_path("t"), 0700), 0);
+    for (int i = 0; i < 2; i++) {
+        char text[3000];
+        memset(text, 'a' + i, sizeof text);
+        folder_write(names[i], text, sizeof text);
+    }
+    char folder[512];
+    snprintf(folder, sizeof folder, "%s", folder_path("t"));
+    float expected[3][8];
+    static const char *const only[] = {"", "one", "t/two"};
+    for (int i = 0; i < 3; i++) {
+        instance_create(&w, "text", SETTINGS("files", folder, "domains", "file", "only", only[i], "sequence", "50"));
+        cr_assert_eq(instance_init(&w, env_of(200, 8)), MOESIM_OK, "%s", w.error.text);
+        const struct moesim_batch b = instance_step(&w, 2, 0);
+        for (uint32_t t = 0; t < 200; t++) {
+            const uint32_t d = i ? (uint32_t)i - 1 : t / 50 % 2;
+            cr_assert(b.domain[t] == d && b.token_id[t] == 'a' + d);
+        }
+        memcpy(expected[i], b.hidden + 99 * 8, sizeof expected[i]);
+        if (i == 0)
+            memcpy(expected[0], b.hidden + 149 * 8, sizeof expected[0]);
+        instance_destroy(&w);
+    }
+    cr_assert_arr_eq(expected[0], expected[1], sizeof expected[0]);
+    static const char *const wrong[] = {"three", "ne", "t"};
+    for (int i = 0; i < 3; i++) {
+        instance_create(&w, "text", SETTINGS("files", folder, "domains", "file", "only", wrong[i]));
+        cr_assert_eq(instance_init(&w, env_of(200, 8)), MOESIM_EINVAL);
+        cr_assert(strstr(w.error.text, "no domain of the texts ends in"), "%s", w.error.text);
         instance_destroy(&w);
     }
 }
