@@ -111,6 +111,7 @@ static enum moesim_status create_buffers(struct moesim_experiment *e, struct moe
     if (p->mode == MOESIM_MODE_EXECUTE && !(e->output = moesim_alloc(arena, states, sizeof(float))))
         return no_memory(err, p);
     moesim_home_devices(e->device, p->n_tokens, e->env.n_devices);
+    e->n_homed = p->n_tokens;
     return moesim_plan_init(&e->plan, p->n_tokens, experts, groups, e->shape.max_pairs, e->shape.n_slots, arena, err);
 }
 

@@ -56,6 +56,7 @@ struct moesim_experiment {
     bool made_hidden; /* mode execute on a workload without hidden states */
     float *hidden, *output, *previous_columns;
     uint32_t *device, *group_start;
+    uint32_t n_homed;          /* tokens that `device` stands for */
     uint64_t *assigned, *kept; /* [n_experts] of one plan */
     double *mean_assigned, *mean_kept, *gini_scratch;
     void *plan_scratch;

@@ -53,8 +53,10 @@ static enum moesim_status make_batch(struct moesim_experiment *e, uint32_t l, st
         return status;
     }
     assert(batch->n_tokens <= p->n_tokens);
-    if (batch->n_tokens != p->n_tokens && batch->device == e->device)
+    if (batch->device == e->device && batch->n_tokens != e->n_homed) {
         moesim_home_devices(e->device, batch->n_tokens, e->env.n_devices);
+        e->n_homed = batch->n_tokens;
+    }
     batch->n_groups = moesim_groups_make(&e->shape, batch, e->group_start);
     if (l > 0 && e->previous_columns)
         batch->previous_logits = e->previous_columns;
