@@ -27,6 +27,7 @@ struct moesim_workload_shape {
     double gate_std;   /* standard deviation of the logits the host's seeded gate should give; 0 = 1 */
     uint32_t top_k;    /* experts of a token in the data: the model's, where it does not say itself */
     bool more_experts; /* n_experts are those that the data names: the model may have more */
+    bool any_model;    /* n_layers, n_experts and top_k are only what the model has where it does not say */
 };
 
 /* What an instance is set up for. `n_columns` are the gate columns the router wants; the first n_experts of them

@@ -41,7 +41,7 @@ static bool build_model(struct moesim_resolver *r, const struct moesim_choice *c
     }
     if (!model->name)
         model->name = "";
-    if (shape->n_layers && !moesim_setting_find(choice->variant, "layers"))
+    if (shape->n_layers && !(shape->any_model && model->layers) && !moesim_setting_find(choice->variant, "layers"))
         model->layers = shape->n_layers;
     if (!model->layers)
         model->layers = 1;

@@ -63,7 +63,8 @@ static void check_experts(struct moesim_resolver *r, const struct moesim_cell *c
     const uint32_t columns = shape->more_experts && experts > known ? experts : known;
     const bool explicit = moesim_setting_find(model->variant, "experts");
     struct moesim_error what;
-    if (shape->n_experts && (experts > columns || (experts < shape->n_experts && !(explicit && shape->n_columns)))) {
+    if (shape->n_experts && !shape->any_model &&
+        (experts > columns || (experts < shape->n_experts && !(explicit && shape->n_columns)))) {
         moesim_fail(&what, MOESIM_EINVAL, "the model has %u experts, but the workload %s has %u%s", experts,
                     p->workload_spec, columns,
                     !explicit && shape->n_columns && experts < columns
@@ -83,7 +84,7 @@ static void check_sizes(struct moesim_resolver *r, const struct moesim_cell *cel
     const struct moesim_point *p = &cell->point;
     const struct moesim_workload_shape *shape = &p->workload_shape;
     struct moesim_error what;
-    if (shape->n_layers && p->model.layers > shape->n_layers) {
+    if (shape->n_layers && !shape->any_model && p->model.layers > shape->n_layers) {
         moesim_fail(&what, MOESIM_EINVAL, "model.layers = %u, but the workload %s has %u", p->model.layers,
                     p->workload_spec, shape->n_layers);
         note_at(r, model, "layers", &what);
