@@ -67,39 +67,6 @@ static void note_load(struct trace_measures *m, uint32_t l, const double *load, 
     *value_of(m, l, TRACE_DEAD_EXPERTS) = dead;
 }
 
-/* Jensen-Shannon divergence in bits of two loads; NaN where one is empty. */
-static double divergence(const double *a, const double *b, uint32_t n)
-{
-    double sum_a = 0, sum_b = 0, bits = 0;
-    for (uint32_t e = 0; e < n; e++) {
-        sum_a += a[e];
-        sum_b += b[e];
-    }
-    if (!(sum_a > 0) || !(sum_b > 0))
-        return NAN;
-    for (uint32_t e = 0; e < n; e++) {
-        const double p = a[e] / sum_a, q = b[e] / sum_b, middle = (p + q) / 2;
-        bits += (p > 0 ? p * log2(p / middle) : 0) + (q > 0 ? q * log2(q / middle) : 0);
-    }
-    return bits / 2;
-}
-
-/* Mean over all pairs of `n_loads` loads [n]. */
-static double mean_divergence(const double *loads, uint32_t n_loads, uint32_t n)
-{
-    double sum = 0;
-    uint64_t pairs = 0;
-    for (uint32_t i = 0; i < n_loads; i++)
-        for (uint32_t j = 0; j < i; j++) {
-            const double bits = divergence(loads + (size_t)i * n, loads + (size_t)j * n, n);
-            if (isnan(bits))
-                continue;
-            sum += bits;
-            pairs++;
-        }
-    return pairs ? sum / (double)pairs : NAN;
-}
-
 /* Every step is a domain. */
 static enum moesim_status measure_loads(struct trace *trace, struct trace_measures *m, struct moesim_error *err)
 {
@@ -116,7 +83,7 @@ static enum moesim_status measure_loads(struct trace *trace, struct trace_measur
         for (uint32_t i = 0; !status && i < n_domains; i++)
             status = trace_read_load(trace, l, i, steps + (size_t)i * n, err);
         if (!status && n_domains)
-            *value_of(m, l, TRACE_DIVERGENCE) = mean_divergence(steps, n_domains, n);
+            *value_of(m, l, TRACE_DIVERGENCE) = trace_mean_divergence(steps, n_domains, n);
     }
     m->n_domains = n_domains;
     free(load);
@@ -283,7 +250,7 @@ static void note_layer(const struct tally *tally, struct trace_measures *m, uint
         return;
     for (size_t i = 0; i < (size_t)tally->n_domains * n; i++)
         load[i] = (double)layer->domain[i];
-    *value_of(m, l, TRACE_DIVERGENCE) = mean_divergence(load, tally->n_domains, n);
+    *value_of(m, l, TRACE_DIVERGENCE) = trace_mean_divergence(load, tally->n_domains, n);
 }
 
 /* Layers in which every choice is expert 0. */

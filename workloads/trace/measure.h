@@ -49,4 +49,9 @@ MOESIM_MUST_CHECK enum moesim_status trace_measure(struct trace *trace, struct t
                                                    struct moesim_error *err);
 void trace_measures_free(struct trace_measures *measures);
 
+/* Means over all pairs of `n_loads` loads [n]: the Jensen-Shannon divergence in bits of those that are not empty, and
+ * Spearman's rank correlation, ties by their mean rank, of those that are not all equal; NaN where there is no pair. */
+double trace_mean_divergence(const double *loads, uint32_t n_loads, uint32_t n);
+double trace_mean_rank_correlation(const double *loads, uint32_t n_loads, uint32_t n);
+
 #endif
