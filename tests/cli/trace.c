@@ -160,6 +160,36 @@ Test(trace, saves_what_a_broken_recording_left)
     program_forget(&h);
 }
 
+/* What is printed is a study, with the figures as comments; and the same as JSON. */
+Test(trace, fit)
+{
+    write_log("a.jsonl");
+    struct heard h = program_run("trace fit a.jsonl --samples 12 --quiet");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    cr_assert(strstr(h.out, "# load_cv") && strstr(h.out, "    preset: none\n"), "%s", h.out);
+    cr_assert(strstr(h.out, "    domain_effect: 0  # not known\n"), "%s", h.out);
+    cr_assert(strstr(h.out, "model: {layers: 2, experts: 4, top_k: 2}\n"), "%s", h.out);
+    char study[4096];
+    snprintf(study, sizeof study, "%srouter: softmax-topk\nsteps: 2\nseeds: 1\n", h.out);
+    program_write("fitted.yaml", study);
+    program_forget(&h);
+    h = program_run("run fitted.yaml -q");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    program_forget(&h);
+    h = program_run("trace fit a.jsonl --samples 12 --quiet --json");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    json_error_t where;
+    json_t *root = json_loads(h.out, 0, &where);
+    cr_assert(root, "%s", where.text);
+    const json_t *workload = json_object_get(root, "workload"), *figures = json_object_get(root, "figures");
+    cr_assert_str_eq(json_string_value(json_object_get(workload, "preset")), "none");
+    cr_assert_gt(number(workload, "popularity"), 0);
+    cr_assert_gt(json_array_size(figures), 2);
+    cr_assert_gt(number(json_array_get(figures, 0), "target"), 0);
+    json_decref(root);
+    program_forget(&h);
+}
+
 Test(trace, mistakes)
 {
     static const struct {
@@ -172,6 +202,11 @@ Test(trace, mistakes)
         {"trace infos a.jsonl", 2, "unknown action 'infos'; did you mean 'info'?"},
         {"trace info a.jsonl b", 2, "1 argument is needed: FILE"},
         {"trace convert a.jsonl", 2, "2 arguments are needed: IN OUT"},
+        {"trace presets olmoe-1b-7", 2, "unknown preset 'olmoe-1b-7'; did you mean 'olmoe-1b-7b'?"},
+        {"trace presets x y", 2, "1 argument at most: NAME"},
+        {"trace fit", 2, "1 argument is needed: FILE"},
+        {"trace fit none.npy", 4, "none.npy: cannot be read: No such file"},
+        {"trace fit a.jsonl --samples 0", 2, "--samples '0'"},
         {"trace info none.npy", 4, "none.npy: cannot be read: No such file"},
         {"trace info .", 4, "is a directory without meta_info.json"},
         {"trace info a.jsonl --kind loads", 2, "holds decisions, not loads"},
