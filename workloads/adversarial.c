@@ -64,16 +64,24 @@ static struct pattern_setting setting_of(const struct adversarial_params *p, con
                                     .factor = p->factor};
 }
 
-/* The devices of the tokens in W4; they are the study's own, or there is nobody to hold them. */
+/* In W4 devices hold tokens, so that they are the study's own. */
+static enum moesim_status adversarial_fits(const void *p, const struct moesim_workload_env *env,
+                                           struct moesim_error *err)
+{
+    const struct pattern_setting setting = setting_of(p, env);
+    if (setting.pattern == PATTERN_RAGGED && setting.n_devices != env->n_devices)
+        return moesim_fail(err, MOESIM_EINVAL, "adversarial: devices = %u, but in pattern W4 they are the study's %u",
+                           setting.n_devices, env->n_devices);
+    return pattern_check(&setting, err);
+}
+
+/* The devices of the tokens in W4. */
 static enum moesim_status make_sources(struct adversarial *a, const struct moesim_workload_env *env,
                                        struct moesim_error *err)
 {
     const uint32_t n_devices = a->setting.n_devices;
     if (a->setting.pattern != PATTERN_RAGGED)
         return MOESIM_OK;
-    if (n_devices != env->n_devices)
-        return moesim_fail(err, MOESIM_EINVAL, "adversarial: devices = %u, but in pattern W4 they are the study's %u",
-                           n_devices, env->n_devices);
     a->sent = moesim_alloc(env->arena, n_devices, sizeof *a->sent);
     a->turn = moesim_alloc(env->arena, n_devices, sizeof *a->turn);
     a->device = moesim_alloc(env->arena, env->n_tokens, sizeof *a->device);
@@ -92,7 +100,7 @@ static enum moesim_status adversarial_init(void *state, const void *p, const str
     struct adversarial *a = state;
     const uint32_t stride = env->n_columns > env->n_experts ? env->n_columns : env->n_experts;
     *a = (struct adversarial){.setting = setting_of(p, env), .n_columns = env->n_columns, .stride = stride};
-    const enum moesim_status status = pattern_check(&a->setting, err);
+    const enum moesim_status status = adversarial_fits(p, env, err);
     if (status)
         return status;
     a->load = moesim_alloc(env->arena, env->n_experts, sizeof *a->load);
@@ -166,4 +174,5 @@ const struct moesim_workload moesim_workload_adversarial = {
     .state_size = sizeof(struct adversarial),
     .init = adversarial_init,
     .step = adversarial_step,
+    .fits = adversarial_fits,
 };

@@ -62,6 +62,9 @@ struct moesim_workload {
     /* One line for the reader of results: which data this is ("3 files, 35 kB: GPL-3, ..."). May be NULL. */
     void (*provenance)(const void *state, char *text, size_t size);
     void (*finish)(void *state); /* may be NULL */
+    /* Whether the parameters fit what the instance would be set up for, of which n_columns and arena are not known yet;
+     * asked before the first run of a study. NULL = they do, or init() tells. */
+    enum moesim_status (*fits)(const void *params, const struct moesim_workload_env *env, struct moesim_error *err);
 };
 
 #define MOESIM_WORKLOAD_HEAD                                                                                           \

@@ -122,6 +122,28 @@ static void check_needs(struct moesim_resolver *r, const struct moesim_cell *cel
     }
 }
 
+/* What a workload's parameters ask of the model, the tokens and the cluster. */
+static void check_workload(struct moesim_resolver *r, const struct moesim_cell *cell)
+{
+    const struct moesim_choice *choice = cell->chosen[MOESIM_WORKLOAD];
+    const struct moesim_point *p = &cell->point;
+    const struct moesim_workload_env env = {.struct_size = sizeof env,
+                                            .phase = p->phase,
+                                            .seed = 1,
+                                            .n_layers = p->model.layers,
+                                            .n_experts = p->model.experts,
+                                            .n_columns = p->model.experts,
+                                            .top_k = p->model.top_k,
+                                            .n_tokens = p->n_tokens,
+                                            .d_model = p->model.d_model,
+                                            .n_devices = p->has_cluster ? moesim_cluster_devices(&p->cluster) : 1};
+    struct moesim_error err;
+    if (!p->workload->fits || p->workload->fits(p->workload_params, &env, &err) == MOESIM_OK)
+        return;
+    const struct moesim_setting *s = moesim_setting_blamed(choice->variant, err.text);
+    note_at(r, choice, s ? s->key : NULL, &err);
+}
+
 /* Gate columns and jitter of this router on this workload's own columns. */
 static void check_columns(struct moesim_resolver *r, const struct moesim_cell *cell, const struct moesim_shape *shape)
 {
@@ -254,6 +276,8 @@ void moesim_cell_check(struct moesim_resolver *r, const struct moesim_cell *cell
     if (!experts_known(cell))
         return;
     check_experts(r, cell);
+    if (workload)
+        check_workload(r, cell);
 
     struct moesim_arena *arena = moesim_arena_create(0);
     const uint32_t *expert_device = arena ? place(r, cell, arena) : NULL;

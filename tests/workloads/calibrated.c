@@ -446,3 +446,93 @@ Test(calibrated, extremes_stay_finite)
         instance_destroy(&w);
     }
 }
+
+/* ---- every parameter tells ---- */
+
+/* Bytes of what three steps and layers hold. */
+static uint64_t digest(const char *name, const char *const *settings)
+{
+    struct instance w;
+    uint64_t sum = 14695981039346656037u; /* FNV-1a */
+    struct moesim_workload_env env = make_env(600, 16, 16);
+    env.n_devices = 4;
+    open_instance(&w, name, settings, env);
+    for (uint32_t step = 1; step < 30; step += 14)
+        for (uint32_t layer = 0; layer < 3; layer++) {
+            const struct moesim_batch b = instance_step(&w, step, layer);
+            const uint8_t *parts[] = {(const uint8_t *)b.columns, (const uint8_t *)b.token_id,
+                                      (const uint8_t *)b.sequence_id, (const uint8_t *)b.domain,
+                                      (const uint8_t *)b.device};
+            for (uint32_t i = 0; i < 5; i++)
+                for (size_t j = 0; parts[i] && j < b.n_tokens * (i ? 4 : 4 * b.stride); j++)
+                    sum = (sum ^ parts[i][j]) * 1099511628211u;
+        }
+    instance_destroy(&w);
+    return sum;
+}
+
+/* For each row of the schema another value than the default, beside what makes it matter. */
+Test(calibrated, every_parameter_tells)
+{
+    static const struct {
+        const char *workload, *key, *value, *with[5];
+    } cases[] = {
+        {"calibrated", "preset", "glm-5.2", {NULL}},
+        {"calibrated", "sequence", "100", {NULL}},
+        {"calibrated", "domains", "1", {"sequence", "50"}},
+        {"calibrated", "popularity", "3", {NULL}},
+        {"calibrated", "popularity_skew", "1", {NULL}},
+        {"calibrated", "domain_effect", "0", {NULL}},
+        {"calibrated", "domain_tail", "2", {NULL}},
+        {"calibrated", "sequence_effect", "0", {NULL}},
+        {"calibrated", "slow_effect", "0", {NULL}},
+        {"calibrated", "slow_rho", "0.5", {NULL}},
+        {"calibrated", "fast_effect", "0", {NULL}},
+        {"calibrated", "fast_rho", "0.1", {NULL}},
+        {"calibrated", "token_effect", "0", {NULL}},
+        {"calibrated", "token_echo", "0.5", {NULL}},
+        {"calibrated", "vocabulary", "10", {NULL}},
+        {"calibrated", "zipf", "0", {NULL}},
+        {"calibrated", "profile", "flat", {NULL}},
+        {"calibrated", "domain", "3", {NULL}},
+        {"bursty", "burst_length", "9", {NULL}},
+        {"bursty", "burst_share", "0.9", {NULL}},
+        {"bursty", "burst_factor", "9", {NULL}},
+        {"drift", "from", "3", {NULL}},
+        {"drift", "to", "4", {"over", "5"}},
+        {"drift", "start", "20", {"over", "2"}},
+        {"drift", "over", "2", {NULL}},
+        {"drift", "course", "wave", {"over", "10"}},
+        {"adversarial", "pattern", "W5", {NULL}},
+        {"adversarial", "heat", "0.9", {NULL}},
+        {"adversarial", "hot", "1", {NULL}},
+        {"adversarial", "ragged", "1", {"pattern", "W4"}},
+        {"adversarial", "every", "7", {"pattern", "W6"}},
+        {"adversarial", "factor", "9", {"pattern", "W7"}},
+        {"adversarial", "devices", "8", {"pattern", "W2"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *changed[7] = {NULL};
+        memcpy(changed, cases[i].with, 2 * sizeof *changed);
+        const uint32_t n = changed[0] ? 2 : 0;
+        const uint64_t before = digest(cases[i].workload, changed);
+        changed[n] = cases[i].key;
+        changed[n + 1] = cases[i].value;
+        cr_expect_neq(before, digest(cases[i].workload, changed), "%s: %s = %s changes nothing", cases[i].workload,
+                      cases[i].key, cases[i].value);
+    }
+    for (size_t w = 0; w < 4; w++) { /* no row is left out */
+        static const char *const names[] = {"calibrated", "bursty", "drift", "adversarial"};
+        struct instance x;
+        instance_create(&x, names[w], NULL);
+        const struct moesim_param *row;
+        for (uint32_t i = 0; (row = moesim_schema_row(moesim_workload_schema(x.workload), i)); i++) {
+            bool found = false;
+            for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+                found |= !strcmp(cases[c].key, row->key) &&
+                         (!strcmp(cases[c].workload, names[w]) || (w < 3 && !strcmp(cases[c].workload, "calibrated")));
+            cr_expect(found, "%s: %s is not tried", names[w], row->key);
+        }
+        moesim_arena_destroy(x.arena);
+    }
+}
