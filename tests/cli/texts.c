@@ -91,8 +91,8 @@ Test(texts, example_studies)
     static const struct {
         const char *study, *missing, *points;
     } cases[] = {{"text", "texts: text file cannot be read", "140 points"},
-                 {"batching", "recorded.npy: cannot be read", "150 points"},
-                 {"capacity-trace", "recorded.npy: cannot be read", "160 points"},
+                 {"batching", "recorded.trace: cannot be read", "150 points"},
+                 {"capacity-trace", "recorded.trace: cannot be read", "160 points"},
                  {"staleness", "loads/arxiv.npy: cannot be read", "350 points"}};
     static const char *const domains[] = {"prose", "dictionary", "novels", "kernel", "c", "languages"};
     static const char *const loads[] = {"arxiv", "book", "c4", "github", "wikipedia"};
@@ -121,11 +121,11 @@ Test(texts, example_studies)
             cr_assert_eq(h.status, 0, "%s", h.err);
             program_forget(&h);
         }
+        program_write("sequences.csv", "start,len\n0,2\n");
         program_write("log.csv", "layer,experts\n0,3 1\n0,1 2\n");
-        struct heard h = program_run("trace convert log.csv recorded.npy");
+        struct heard h = program_run("trace convert log.csv recorded.trace --sequences sequences.csv");
         cr_assert_eq(h.status, 0, "%s", h.err);
         program_forget(&h);
-        program_write("sequences.csv", "start,len\n0,2\n");
     }
 }
 
