@@ -455,6 +455,44 @@ static void set_values(const struct rows_select *s, const float *const row[8], f
             values[l * (size_t)n + e] += s->bias[e];
 }
 
+/* Softmax scores of the k best logits, and nothing else: what most routers ask for. */
+static bool is_plain(const struct rows_select *s)
+{
+    return s->score == MOESIM_SOFTMAX && s->want_score && !s->shift && !s->by_score && !s->sum && !s->squares &&
+           s->n_groups <= 1;
+}
+
+/* The sums of softmax over eight rows of finite values, in a vector. */
+static inline v8f plain_sums(const float *const row[8], uint32_t n, v8f max)
+{
+    v8f part[8];
+    for (int l = 0; l < 8; l++) {
+        part[l] = sum_exps_part(row[l], n < SUM_COLUMNS ? n : SUM_COLUMNS, max[l], NULL);
+        for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS)
+            part[l] += sum_exps_part(row[l] + i, n - i < SUM_COLUMNS ? n - i : SUM_COLUMNS, max[l], NULL);
+    }
+    transpose8(part);
+    return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+static void select_plain(const struct rows_select *s, const float *const row[8], uint32_t *const expert[8],
+                         float *const score[8])
+{
+    v8f top[BLOCK_K];
+    if (!choose(row, s->n, s->k, expert, top)) {
+        struct rows_norm norm[8];
+        find_norms(s, row, NULL, expert, norm);
+        chosen_scores(s, row, norm, expert, score);
+        return;
+    }
+    const v8f sum = plain_sums(row, s->n, top[0]);
+    for (uint32_t c = 0; c < s->k; c++) {
+        const v8f y = exp8_below_0(top[c] - top[0]) / sum;
+        for (int l = 0; l < 8; l++)
+            score[l][c] = y[l];
+    }
+}
+
 static void rows_select8(const struct rows_select *s, const float *const row[8], float *values,
                          uint32_t *const expert[8], float *const score[8])
 {
@@ -462,10 +500,14 @@ static void rows_select8(const struct rows_select *s, const float *const row[8],
     struct rows_norm norm[8] = {0};
     const float *v[8];
     memcpy(v, row, sizeof v);
+    if (is_plain(s)) {
+        select_plain(s, row, expert, score);
+        return;
+    }
     if (s->shift || s->by_score)
         set_values(s, row, values, expert, norm, v);
     if (s->n_groups <= 1)
-        choose(v, s->n, s->k, expert);
+        choose(v, s->n, s->k, expert, NULL);
     else if (s->topk_groups > 0)
         choose_in_kept_groups(s, values, expert);
     else

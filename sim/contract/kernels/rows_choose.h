@@ -77,9 +77,10 @@ static inline v8i splat_id(int32_t i)
     return (v8i){i, i, i, i, i, i, i, i};
 }
 
-/* Chooses in eight rows at once. Right for rows of finite values; any other row may come out wrong. */
+/* Chooses in eight rows at once; top[k] (NULL = not wanted) gets the chosen values. Right for rows of finite values;
+ * any other row may come out wrong. */
 static inline __attribute__((always_inline)) void choose8(const float *const v[8], uint32_t n, const uint32_t k,
-                                                          uint32_t *const expert[8])
+                                                          uint32_t *const expert[8], v8f *top)
 {
     struct best b;
     v8f x[8];
@@ -107,6 +108,8 @@ static inline __attribute__((always_inline)) void choose8(const float *const v[8
     for (uint32_t c = 0; c < k; c++)
         for (int l = 0; l < 8; l++)
             expert[l][c] = (uint32_t)b.id[c][l];
+    for (uint32_t c = 0; top && c < k; c++)
+        top[c] = b.top[c];
 }
 
 /* Whether the row has NaN or infinities. */
@@ -122,28 +125,47 @@ static bool is_odd(const float *row, uint32_t n)
     return any(~clean);
 }
 
-static void choose(const float *const v[8], uint32_t n, uint32_t k, uint32_t *const expert[8])
+/* Whether any of eight rows has. */
+static inline bool any_odd(const float *const v[8], uint32_t n)
+{
+    v8f zero = splat(0.0f);
+    for (uint32_t i = 0; i < n; i += 8)
+        for (int l = 0; l < 8; l++)
+            if (n - i >= 8)
+                zero += load8(v[l] + i) * splat(0.0f);
+            else
+                for (uint32_t j = i; j < n; j++)
+                    zero[0] += v[l][j] * 0.0f;
+    return any(~(v8i)(zero == splat(0.0f)));
+}
+
+/* The k best of eight rows. Whether they are all of finite values and top[k] (NULL = not wanted) holds the chosen ones.
+ */
+static bool choose(const float *const v[8], uint32_t n, uint32_t k, uint32_t *const expert[8], v8f *top)
 {
     switch (k) {
     case 1:
-        choose8(v, n, 1, expert);
+        choose8(v, n, 1, expert, top);
         break;
     case 2:
-        choose8(v, n, 2, expert);
+        choose8(v, n, 2, expert, top);
         break;
     case 4:
-        choose8(v, n, 4, expert);
+        choose8(v, n, 4, expert, top);
         break;
     case 8:
-        choose8(v, n, 8, expert);
+        choose8(v, n, 8, expert, top);
         break;
     default:
         if (k <= BLOCK_K)
-            choose8(v, n, k, expert);
+            choose8(v, n, k, expert, top);
     }
+    if (k <= BLOCK_K && !any_odd(v, n))
+        return true;
     for (int l = 0; l < 8; l++)
         if (k > BLOCK_K || is_odd(v[l], n))
             choose_row(v[l], n, k, expert[l]);
+    return false;
 }
 
 /* ---- groups of experts ---- */
@@ -225,7 +247,7 @@ static void keep_groups8(const struct rows_select *s, const float *const values[
         score[l] = scratch + l * (size_t)n;
         score_groups(s, values[l], (uint32_t *)(scratch + 8 * (size_t)n), scratch + l * (size_t)n);
     }
-    choose(score, n, n_kept, kept);
+    choose(score, n, n_kept, kept, NULL);
     for (uint32_t l = 0; l < 8; l++) {
         memset(keep, 0, n);
         for (uint32_t i = 0; i < n_kept; i++)
@@ -269,7 +291,7 @@ static void choose_in_kept_groups(const struct rows_select *s, float *values, ui
                 own[e] = NAN;
         }
     }
-    choose(v, n, s->k, expert);
+    choose(v, n, s->k, expert, NULL);
     for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++)
         for (uint32_t c = 0; c < s->k; c++) {
             const uint32_t place = expert[l][c], j = place / size;
@@ -289,7 +311,7 @@ static void choose_in_every_group(const struct rows_select *s, const float *valu
             v[l] = values + l * (size_t)s->n + g * size;
             out[l] = expert[l] + g * own_k;
         }
-        choose(v, size, own_k, out);
+        choose(v, size, own_k, out, NULL);
         for (uint32_t l = 0; l < 8 && !repeats(expert, l); l++)
             for (uint32_t c = 0; c < own_k; c++)
                 out[l][c] += out[l][c] != MOESIM_NO_EXPERT ? g * size : 0;
