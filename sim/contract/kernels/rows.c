@@ -462,14 +462,34 @@ static bool is_plain(const struct rows_select *s)
            s->n_groups <= 1;
 }
 
+/* sum_exps_part() of two rows side by side, from column `first` on. */
+static inline __attribute__((always_inline)) void sum_two_parts(const float *const row[2], uint32_t first, uint32_t n,
+                                                                float max_0, float max_1, v8f part[2])
+{
+    const uint32_t last = n - first < SUM_COLUMNS ? n : first + SUM_COLUMNS;
+    v8f e[2];
+    part[0] = part[1] = splat(0.0f);
+    for (uint32_t i = first; i < last; i += 8) {
+        e[0] = load_some(row[0] + i, last - i) - splat(max_0);
+        e[1] = load_some(row[1] + i, last - i) - splat(max_1);
+        exps_below_0(2, e, e);
+        part[0] += e[0];
+        part[1] += e[1];
+    }
+}
+
 /* The sums of softmax over eight rows of finite values, in a vector. */
 static inline v8f plain_sums(const float *const row[8], uint32_t n, v8f max)
 {
     v8f part[8];
-    for (int l = 0; l < 8; l++) {
-        part[l] = sum_exps_part(row[l], n < SUM_COLUMNS ? n : SUM_COLUMNS, max[l], NULL);
-        for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS)
-            part[l] += sum_exps_part(row[l] + i, n - i < SUM_COLUMNS ? n - i : SUM_COLUMNS, max[l], NULL);
+    for (int l = 0; l < 8; l += 2) {
+        sum_two_parts(row + l, 0, n, max[l], max[l + 1], part + l);
+        for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS) {
+            v8f more[2];
+            sum_two_parts(row + l, i, n, max[l], max[l + 1], more);
+            part[l] += more[0];
+            part[l + 1] += more[1];
+        }
     }
     transpose8(part);
     return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
