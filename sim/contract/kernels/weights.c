@@ -134,18 +134,16 @@ void token_choice_weights(const struct token_choice *c)
 void moesim_token_choice_gates(const struct moesim_token_choice *p, const float *logit, const float *score,
                                const uint32_t *expert, float *gate)
 {
-    float max = -INFINITY;
     double sum = 0;
-    for (uint32_t j = 0; j < p->k; j++)
-        if (expert[j] != MOESIM_NO_EXPERT && logit[j] > max)
-            max = logit[j];
+    if (!score)
+        moesim_rows()->scores(MOESIM_SOFTMAX, logit, p->k, gate);
     for (uint32_t j = 0; j < p->k; j++) {
-        const float raw = expert[j] == MOESIM_NO_EXPERT ? 0 : score ? score[j] : exp_below(logit[j], max);
-        gate[j] = raw;
-        sum += raw;
+        const float raw = score ? score[j] : gate[j];
+        gate[j] = expert[j] == MOESIM_NO_EXPERT || raw != raw ? 0 : raw;
+        sum += gate[j];
     }
-    const double by = p->weight == MOESIM_WEIGHT_NONE ? 1 : divisor(sum);
-    for (uint32_t j = 0; j < p->k; j++)
+    const double by = p->weight == MOESIM_WEIGHT_SUM ? divisor(sum) : 1;
+    for (uint32_t j = 0; score && j < p->k; j++)
         gate[j] = (float)fmin(gate[j] / by, FLT_MAX);
 }
 
