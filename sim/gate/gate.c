@@ -18,33 +18,33 @@
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
-/* `n_rows` rows of input, `n_terms` of each (`input_stride` floats apart), times the weights' rows of the same terms.
- */
+/* `n_rows` rows of input, `n_terms` of each, times the weights' rows of the same terms; rows of each are a stride
+ * apart, columns come by eight. */
 struct product {
     const float *input, *weight;
     float *sums;
-    size_t input_stride, stride;
-    uint32_t n_rows, n_terms;
+    size_t input_stride, weight_stride, sums_stride;
+    uint32_t n_rows, n_terms, n_columns;
 };
 
 static inline __attribute__((always_inline)) void add_tile(const struct product *p, const int rows, uint32_t row,
                                                            uint32_t column)
 {
     const float *input = p->input + row * p->input_stride, *weight = p->weight + column;
-    float *sums = p->sums + row * p->stride + column;
+    float *sums = p->sums + row * p->sums_stride + column;
     lanes sum[TILE_ROWS];
     for (int r = 0; r < rows; r++)
-        sum[r] = *(const lanes *)(sums + r * p->stride);
+        sum[r] = *(const lanes *)(sums + r * p->sums_stride);
     for (uint32_t i = 0; i < p->n_terms; i++)
         for (int r = 0; r < rows; r++)
-            sum[r] += input[r * p->input_stride + i] * *(const lanes *)(weight + i * p->stride);
+            sum[r] += input[r * p->input_stride + i] * *(const lanes *)(weight + i * p->weight_stride);
     for (int r = 0; r < rows; r++)
-        *(lanes *)(sums + r * p->stride) = sum[r];
+        *(lanes *)(sums + r * p->sums_stride) = sum[r];
 }
 
 static inline __attribute__((always_inline)) void add_block(const struct product *p)
 {
-    for (uint32_t column = 0; column < p->stride; column += LANES) {
+    for (uint32_t column = 0; column < p->n_columns; column += LANES) {
         uint32_t row = 0;
         for (; row + TILE_ROWS <= p->n_rows; row += TILE_ROWS)
             add_tile(p, TILE_ROWS, row, column);
@@ -135,8 +135,10 @@ static void forward_block(struct moesim_gate *gate, const float *hidden, uint32_
     struct product p = {
         .sums = gate->columns + (size_t)row * gate->stride,
         .input_stride = jitter > 0 ? CHUNK : gate->d_model,
-        .stride = gate->stride,
+        .weight_stride = gate->stride,
+        .sums_stride = gate->stride,
         .n_rows = n_rows,
+        .n_columns = gate->stride,
     };
     memset(p.sums, 0, (size_t)n_rows * gate->stride * sizeof *p.sums);
     for (uint32_t first = 0; first < gate->d_model; first += CHUNK) {
@@ -157,4 +159,104 @@ void moesim_gate_forward(struct moesim_gate *gate, const float *hidden, uint32_t
 #pragma omp parallel for schedule(static)
     for (uint32_t row = 0; row < n_tokens; row += BLOCK_ROWS)
         forward_block(gate, hidden, row, n_tokens - row < BLOCK_ROWS ? n_tokens - row : BLOCK_ROWS, jitter, random);
+}
+
+/* ---- backward ---- */
+
+static uint32_t up_to_lanes(uint32_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
+}
+
+enum moesim_status moesim_gate_init_backward(struct moesim_gate *gate, struct moesim_arena *arena,
+                                             struct moesim_error *err)
+{
+    gate->turned = moesim_alloc(arena, (size_t)gate->n_columns * up_to_lanes(gate->d_model), sizeof *gate->turned);
+    return gate->turned ? MOESIM_OK
+                        : moesim_fail(err, MOESIM_ENOMEM, "no memory for a gate of %u columns over d_model %u",
+                                      gate->n_columns, gate->d_model);
+}
+
+/* Rows [first, first + n_rows) of d_weight: one chain of additions over the tokens for each element. */
+static void add_weight_rows(const struct moesim_gate *gate, const float *hidden, uint32_t n_tokens, float jitter,
+                            const struct moesim_random *random, const float *d_columns, uint32_t first, uint32_t n_rows,
+                            float *d_weight)
+{
+    float terms[BLOCK_ROWS], turned[BLOCK_ROWS * CHUNK];
+    struct product p = {.input = turned,
+                        .sums = d_weight + (size_t)first * gate->stride,
+                        .input_stride = CHUNK,
+                        .weight_stride = gate->stride,
+                        .sums_stride = gate->stride,
+                        .n_rows = n_rows,
+                        .n_columns = gate->stride};
+    for (uint32_t t = 0; t < n_tokens; t += CHUNK) {
+        p.n_terms = n_tokens - t < CHUNK ? n_tokens - t : CHUNK;
+        p.weight = d_columns + (size_t)t * gate->stride;
+        for (uint32_t i = 0; i < p.n_terms; i++) {
+            const float *input = hidden + (size_t)(t + i) * gate->d_model + first;
+            if (jitter > 0) {
+                jitter_terms(hidden, gate->d_model, t + i, 1, first, n_rows, jitter, random, terms);
+                input = terms;
+            }
+            for (uint32_t r = 0; r < n_rows; r++)
+                turned[r * CHUNK + i] = input[r];
+        }
+        add_product(&p);
+    }
+}
+
+/* Terms [first, first + n_terms) of some tokens' d_hidden. */
+static void add_hidden(const struct moesim_gate *gate, uint32_t row, uint32_t n_rows, uint32_t first, uint32_t n_terms,
+                       float jitter, const struct moesim_random *random, const float *d_columns, float *d_hidden)
+{
+    float sums[BLOCK_ROWS * CHUNK], scale[CHUNK];
+    const struct product p = {.input = d_columns + (size_t)row * gate->stride,
+                              .weight = gate->turned + first,
+                              .sums = sums,
+                              .input_stride = gate->stride,
+                              .weight_stride = up_to_lanes(gate->d_model),
+                              .sums_stride = CHUNK,
+                              .n_rows = n_rows,
+                              .n_terms = gate->n_columns,
+                              .n_columns = up_to_lanes(n_terms)};
+    memset(sums, 0, sizeof sums);
+    add_product(&p);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const uint64_t index = (uint64_t)(row + r) * gate->d_model + first;
+        if (jitter > 0)
+            moesim_random_uniforms(random, index, n_terms, scale);
+        for (uint32_t i = 0; i < n_terms; i++)
+            d_hidden[index + i] += sums[r * CHUNK + i] * (jitter > 0 ? 1 + jitter * (2 * scale[i] - 1) : 1);
+    }
+}
+
+static void turn_weights(struct moesim_gate *gate)
+{
+    const size_t stride = up_to_lanes(gate->d_model);
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = 0; i < gate->d_model; i++)
+        for (uint32_t c = 0; c < gate->n_columns; c++)
+            gate->turned[c * stride + i] = gate->weight[(size_t)i * gate->stride + c];
+}
+
+void moesim_gate_backward(struct moesim_gate *gate, const float *hidden, uint32_t n_tokens, float jitter,
+                          const struct moesim_random *random, const float *d_columns, bool add, float *d_weight,
+                          float *d_hidden)
+{
+    const uint32_t d = gate->d_model;
+    if (!add)
+        memset(d_weight, 0, (size_t)d * gate->stride * sizeof *d_weight);
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = 0; i < d; i += BLOCK_ROWS)
+        add_weight_rows(gate, hidden, n_tokens, jitter, random, d_columns, i, d - i < BLOCK_ROWS ? d - i : BLOCK_ROWS,
+                        d_weight);
+    if (!d_hidden)
+        return;
+    turn_weights(gate);
+#pragma omp parallel for schedule(static)
+    for (uint32_t t = 0; t < n_tokens; t += BLOCK_ROWS)
+        for (uint32_t i = 0; i < d; i += CHUNK)
+            add_hidden(gate, t, n_tokens - t < BLOCK_ROWS ? n_tokens - t : BLOCK_ROWS, i, d - i < CHUNK ? d - i : CHUNK,
+                       jitter, random, d_columns, d_hidden);
 }

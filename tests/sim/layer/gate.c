@@ -65,6 +65,76 @@ Test(gate, equals_the_plain_loop)
     moesim_arena_destroy(arena);
 }
 
+/* d loss / d weight [i][c] and d loss / d hidden [t][i] by their definitions, in double. */
+static void check_backward(const struct moesim_gate *gate, const float *hidden, const float *d_columns,
+                           uint32_t n_tokens, float jitter, const float *d_weight, const float *d_hidden)
+{
+    const uint32_t d = gate->d_model;
+    for (uint32_t i = 0; i < d; i++)
+        for (uint32_t c = 0; c < gate->n_columns; c++) {
+            double sum = 0, squares = 0;
+            for (uint32_t t = 0; t < n_tokens; t++) {
+                const uint64_t index = (uint64_t)t * d + i;
+                const double u = jitter > 0 ? moesim_random_uniform(&jitter_random, index) : 0.5;
+                const double term = hidden[index] * (1 + jitter * (2 * u - 1)) * d_columns[t * gate->stride + c];
+                sum += term;
+                squares += term * term;
+            }
+            cr_assert_float_eq(d_weight[(size_t)i * gate->stride + c], sum, 2e-6 * sqrt(n_tokens * squares) + 1e-30);
+        }
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t i = 0; i < d; i++) {
+            const uint64_t index = (uint64_t)t * d + i;
+            const double u = jitter > 0 ? moesim_random_uniform(&jitter_random, index) : 0.5;
+            double sum = 0, squares = 0;
+            for (uint32_t c = 0; c < gate->n_columns; c++) {
+                const double term =
+                    (double)gate->weight[(size_t)i * gate->stride + c] * d_columns[t * gate->stride + c];
+                sum += term;
+                squares += term * term;
+            }
+            cr_assert_float_eq(d_hidden[index], 1 + sum * (1 + jitter * (2 * u - 1)),
+                               2e-6 * (1 + sqrt(gate->n_columns * squares)));
+        }
+}
+
+Test(gate, backward_equals_its_definition)
+{
+    const struct {
+        uint32_t d_model, n_columns, n_tokens;
+        float jitter;
+    } cases[] = {{1, 1, 1, 0}, {7, 3, 5, 0}, {65, 8, 63, 0.2f}, {257, 40, 150, 0}, {96, 300, 9, 0.5f}, {8, 8, 0, 0}};
+    struct moesim_arena *arena = moesim_arena_create(0);
+    const struct moesim_random random = {.seed = 3, .stream = MOESIM_STREAM_TEST};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct moesim_gate gate;
+        struct moesim_error err;
+        const uint32_t d = cases[i].d_model, n = cases[i].n_tokens;
+        init(&gate, d, cases[i].n_columns, cases[i].n_columns, arena);
+        cr_assert_eq(moesim_gate_init_backward(&gate, arena, &err), MOESIM_OK);
+        const float *hidden = make_hidden(d, arena);
+        float *d_columns = moesim_alloc(arena, (size_t)MAX_TOKENS * gate.stride, sizeof *d_columns), *d_hidden[2];
+        moesim_random_normals(&random, 0, (size_t)MAX_TOKENS * gate.stride, d_columns);
+        float *d_weight[2];
+        for (int run = 0; run < 2; run++) {
+            omp_set_num_threads(1 + 2 * run);
+            d_weight[run] = moesim_alloc(arena, (size_t)d * gate.stride, sizeof **d_weight);
+            d_hidden[run] = moesim_alloc(arena, (size_t)MAX_TOKENS * d, sizeof **d_hidden);
+            for (size_t j = 0; j < (size_t)MAX_TOKENS * d; j++)
+                d_hidden[run][j] = 1;
+            moesim_gate_backward(&gate, hidden, n, cases[i].jitter, &jitter_random, d_columns, false, d_weight[run],
+                                 d_hidden[run]);
+        }
+        check_backward(&gate, hidden, d_columns, n, cases[i].jitter, d_weight[0], d_hidden[0]);
+        cr_assert_arr_eq(d_weight[0], d_weight[1], (size_t)d * gate.stride * sizeof(float));
+        cr_assert_arr_eq(d_hidden[0], d_hidden[1], (size_t)MAX_TOKENS * d * sizeof(float));
+        moesim_gate_backward(&gate, hidden, n, cases[i].jitter, &jitter_random, d_columns, true, d_weight[0], NULL);
+        for (size_t j = 0; j < (size_t)d * gate.stride; j++)
+            cr_assert_float_eq(d_weight[0][j], 2 * d_weight[1][j], 1e-5 * (1 + fabs((double)d_weight[1][j])));
+    }
+    moesim_arena_destroy(arena);
+}
+
 Test(gate, same_bits_on_any_threads_and_rows)
 {
     struct moesim_arena *arena = moesim_arena_create(0);
