@@ -98,8 +98,8 @@ static void run_outer(const struct moesim_layer *layer, const struct layer_block
     layer_put_rows(layer, block, tile, work, s->output);
 }
 
-static void combine_token(const struct moesim_layer *layer, const struct moesim_plan *plan, const float *hidden,
-                          uint32_t t, float *output)
+void layer_combine_token(const struct moesim_layer *layer, const struct moesim_plan *plan, const float *hidden,
+                         uint32_t t, float *output)
 {
     const size_t d = layer->d_model;
     const float *rows = layer->scratch->output, *own = hidden + t * d;
@@ -142,6 +142,6 @@ void moesim_layer_forward(struct moesim_layer *layer, const struct moesim_plan *
             run_outer(layer, &s->block[i / outer], i % outer, work);
 #pragma omp for schedule(static)
         for (uint32_t t = 0; t < plan->n_tokens; t++)
-            combine_token(layer, plan, hidden, t, output);
+            layer_combine_token(layer, plan, hidden, t, output);
     }
 }

@@ -115,6 +115,10 @@ void layer_gather(const struct moesim_layer *layer, const struct layer_block *bl
 void layer_put_rows(const struct moesim_layer *layer, const struct layer_block *block, struct layer_tile tile,
                     const float *panels, float *rows);
 
+/* A token's output from the rows of its experts. */
+void layer_combine_token(const struct moesim_layer *layer, const struct moesim_plan *plan, const float *hidden,
+                         uint32_t t, float *output);
+
 /* sum[n] += scale * x[n] */
 static inline void layer_add_scaled(const float *x, float scale, size_t n, float *sum)
 {
