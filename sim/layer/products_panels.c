@@ -17,8 +17,6 @@
 #define LINE 64 /* bytes of a cache line */
 /* Terms that one pass takes: `a` of a block of rows stays in the second-level cache, a panel of b in the first. */
 #define PASS_TERMS 512
-/* Floats that a stream of weights is read ahead where few rows leave it no time. */
-#define STREAM_AHEAD 2048
 /* Rows whose sums fit the registers. */
 #if defined(__AVX2__) || !defined(__x86_64__)
 #define MOST_ROWS 6
@@ -64,14 +62,14 @@ struct terms {
 
 /* What comes next and is in no cache yet: some lines of it are asked for with every chunk of 16 terms. */
 struct ahead {
-    const char *next;
+    uintptr_t next; /* may lie behind the end of an array: it is never read */
     uint32_t lines;
 };
 
 INLINE void read_ahead(struct ahead *ahead)
 {
     for (uint32_t i = 0; i < ahead->lines; i++, ahead->next += LINE)
-        __builtin_prefetch(ahead->next, 0, 2);
+        __builtin_prefetch((const void *)ahead->next, 0, 2);
 }
 
 /* One term; way w of `ways` takes the terms k with k % ways = w. */
@@ -144,11 +142,11 @@ static void add_rows(uint32_t n_rows, const struct terms *terms, struct ahead *a
 }
 
 /* One panel of out over some terms, while the terms of the next one are read ahead. */
-static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, const float *next, float *out)
+static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, uintptr_t next, float *out)
 {
     const uint32_t n_tiles = (n_rows + MOST_ROWS - 1) / MOST_ROWS, least = n_rows / n_tiles, more = n_rows % n_tiles;
     const uint32_t chunks = n_tiles * (terms->n / WIDTH);
-    struct ahead ahead = {(const char *)next, next && chunks ? (terms->n + chunks - 1) / chunks : 0};
+    struct ahead ahead = {next, next && chunks ? (terms->n + chunks - 1) / chunks : 0};
     struct terms tile = *terms;
     for (uint32_t i = 0; i < n_tiles; i++) {
         const uint32_t rows = least + (i < more);
@@ -158,17 +156,16 @@ static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, cons
     }
 }
 
-/* Where b goes on after terms [k, k + n) of panel p: down the panel for rows that pass over it once, else at the panel
- * that the rows take next. */
-static const float *next_of(const struct moesim_product *product, uint32_t k, uint32_t n, uint32_t p)
+/* Where b goes on after terms [k, k + n) of panel p, 0 = nothing to be done about it: rows that pass over b but once
+ * leave it to the processor, which follows a stream best when it is alone. */
+static uintptr_t next_of(const struct moesim_product *product, uint32_t k, uint32_t n, uint32_t p)
 {
-    const float *b = product->b + (size_t)k * WIDTH;
-    const size_t panel = (size_t)product->n_terms * WIDTH;
+    const size_t row = WIDTH * sizeof(float), panel = product->n_terms * row;
     if (product->n_rows <= MOST_ROWS)
-        return b + p * panel + STREAM_AHEAD;
+        return 0;
     if (p + 1 < product->n_panels)
-        return b + (p + 1) * panel;
-    return k + n < product->n_terms ? b + (size_t)n * WIDTH : product->next;
+        return (uintptr_t)product->b + k * row + (p + 1) * panel;
+    return k + n < product->n_terms ? (uintptr_t)product->b + (k + n) * row : (uintptr_t)product->next;
 }
 
 static void multiply(const struct moesim_product *product)
@@ -214,7 +211,7 @@ static void add_square(uint32_t n_rows, struct terms terms, bool add, float *out
 {
     const uint32_t n_tiles = (n_rows + MOST_ROWS - 1) / MOST_ROWS, least = n_rows / n_tiles, more = n_rows % n_tiles;
     for (uint32_t i = 0; i < WIDTH; i++) /* where the panel goes on, to be written */
-        __builtin_prefetch(out + (WIDTH + i) * WIDTH, 1, 2);
+        __builtin_prefetch((const void *)((uintptr_t)out + (WIDTH + i) * LINE), 1, 2);
     for (uint32_t i = 0; i < n_tiles; i++) {
         const uint32_t n = least + (i < more);
         add_columns(n, &terms, add, out);
@@ -290,7 +287,7 @@ static void transpose(uint32_t n_rows, uint32_t n_columns, const float *w, uint3
             const uint32_t row = (first + p) * WIDTH, n = n_rows - row < WIDTH ? n_rows - row : WIDTH;
             const float *panel = w + (size_t)c * n_rows + (size_t)row * WIDTH;
             for (uint32_t i = 0; i < WIDTH; i++)
-                __builtin_prefetch(panel + (size_t)(2 * n_rows + i) * WIDTH, 0, 2);
+                __builtin_prefetch((const void *)((uintptr_t)panel + ((size_t)2 * n_rows + i) * LINE), 0, 2);
             transpose_part(panel, n, n_columns - c < WIDTH ? n_columns - c : WIDTH,
                            out + ((size_t)p * n_columns + c) * WIDTH);
         }
