@@ -17,6 +17,9 @@
 #define LINE 64 /* bytes of a cache line */
 /* Terms that one pass takes: `a` of a block of rows stays in the second-level cache, a panel of b in the first. */
 #define PASS_TERMS 512
+/* Up to so many rows take the weights as fast as they come from memory: they pass over them once, and leave reading
+ * ahead to the processor, which follows a stream best when it is alone. */
+#define STREAM_ROWS 4
 /* Rows whose sums fit the registers. */
 #if defined(__AVX2__) || !defined(__x86_64__)
 #define MOST_ROWS 6
@@ -144,7 +147,8 @@ static void add_rows(uint32_t n_rows, const struct terms *terms, struct ahead *a
 /* One panel of out over some terms, while the terms of the next one are read ahead. */
 static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, uintptr_t next, float *out)
 {
-    const uint32_t n_tiles = (n_rows + MOST_ROWS - 1) / MOST_ROWS, least = n_rows / n_tiles, more = n_rows % n_tiles;
+    const uint32_t fewest = n_rows <= STREAM_ROWS ? 1 : 2, enough = (n_rows + MOST_ROWS - 1) / MOST_ROWS;
+    const uint32_t n_tiles = enough > fewest ? enough : fewest, least = n_rows / n_tiles, more = n_rows % n_tiles;
     const uint32_t chunks = n_tiles * (terms->n / WIDTH);
     struct ahead ahead = {next, next && chunks ? (terms->n + chunks - 1) / chunks : 0};
     struct terms tile = *terms;
@@ -156,12 +160,11 @@ static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, uint
     }
 }
 
-/* Where b goes on after terms [k, k + n) of panel p, 0 = nothing to be done about it: rows that pass over b but once
- * leave it to the processor, which follows a stream best when it is alone. */
+/* Where b goes on after terms [k, k + n) of panel p, 0 = nothing to be done about it. */
 static uintptr_t next_of(const struct moesim_product *product, uint32_t k, uint32_t n, uint32_t p)
 {
     const size_t row = WIDTH * sizeof(float), panel = product->n_terms * row;
-    if (product->n_rows <= MOST_ROWS)
+    if (product->n_rows <= STREAM_ROWS)
         return 0;
     if (p + 1 < product->n_panels)
         return (uintptr_t)product->b + k * row + (p + 1) * panel;
@@ -170,7 +173,7 @@ static uintptr_t next_of(const struct moesim_product *product, uint32_t k, uint3
 
 static void multiply(const struct moesim_product *product)
 {
-    const uint32_t n_terms = product->n_terms, pass = product->n_rows <= MOST_ROWS ? n_terms : PASS_TERMS;
+    const uint32_t n_terms = product->n_terms, pass = product->n_rows <= STREAM_ROWS ? n_terms : PASS_TERMS;
     const size_t a_panel = (size_t)product->n_rows * WIDTH, b_panel = (size_t)n_terms * WIDTH;
     for (uint32_t k = 0; k < n_terms; k += pass) {
         struct terms terms = {.a = product->a + k / WIDTH * a_panel, .a_chunk = a_panel};
