@@ -11,8 +11,8 @@
 #include <moesim/kernels.h>
 
 #include "tests/workloads/instance.h"
+#include "tests/workloads/recording.h"
 #include "workloads/calibrated/fit_trace.h"
-#include "workloads/npy.h"
 
 /* Many small samples: one thread does them sooner than two that wait for each other on a busy machine. */
 static void set_up(void)
@@ -215,5 +215,37 @@ Test(fit, loads_tell_loads_only)
     cr_assert_eq(r.target[0].figure, CALIBRATED_LOAD_CV);
     cr_assert_float_eq(r.target[0].value, sqrt(3) / 4 / 74.75, 1e-12);
     fit_trace_free(&r);
+    trace_close(trace);
+}
+
+/* gpt-oss-20b, 63,015 decoded tokens in 174 sequences (recorded by A. Priyanshu, Apache-2.0), means over the 24 layers
+ * as measured elsewhere. The recording is no part of the project: MOESIM_TEST_TRACES names the folder it is in. */
+Test(fit, figures_of_gpt_oss_20b)
+{
+    static const struct calibrated_target published[] = {
+        {.figure = CALIBRATED_LOAD_CV, .value = 0.7235},    {.figure = CALIBRATED_MAX_MEAN, .value = 2.6053},
+        {.figure = CALIBRATED_GINI, .value = 0.4057},       {.figure = CALIBRATED_LAG1, .value = 0.437},
+        {.figure = CALIBRATED_LAG2, .value = 0.379},        {.figure = CALIBRATED_LAG8, .value = 0.347},
+        {.figure = CALIBRATED_LAG64, .value = 0.321},       {.figure = CALIBRATED_LAG256, .value = 0.305},
+        {.figure = CALIBRATED_FIRST_AGAIN, .value = 0.241}, {.figure = CALIBRATED_ANY_AGAIN, .value = 0.846},
+        {.figure = CALIBRATED_WINDOW_MAX, .value = 5.0},
+    };
+    const char *traces = getenv("MOESIM_TEST_TRACES");
+    if (!traces || !*traces)
+        cr_skip_test("MOESIM_TEST_TRACES is not set: no recording of a real model to measure");
+    char ids[512], sequences[512];
+    snprintf(ids, sizeof ids, "%s/gptoss20b/topk_ids_u8.npy", traces);
+    snprintf(sequences, sizeof sequences, "%s/gptoss20b/seq_index.csv", traces);
+    struct trace *trace = recording_open(ids, (struct trace_options){.sequences = sequences});
+    struct recorded_labels labels;
+    double layers[24 * CALIBRATED_N_FIGURES], mean[CALIBRATED_N_FIGURES];
+    struct moesim_error err;
+    cr_assert_eq(recorded_labels(trace, &labels, &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(recorded_figures(trace, &labels, layers, mean, &err), MOESIM_OK, "%s", err.text);
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
+        const double value = published[i].value;
+        cr_expect_float_eq(mean[published[i].figure], value, value < 1 ? 5.1e-4 : 0.02, "%s: %g, not %g",
+                           calibrated_figures[published[i].figure].name, mean[published[i].figure], value);
+    }
     trace_close(trace);
 }

@@ -78,6 +78,14 @@ MOESIM_MUST_CHECK enum moesim_status source_init(struct source *source, const ch
                                                  const struct source_params *params,
                                                  const struct moesim_workload_env *env, struct moesim_error *err);
 
+/* MOESIM_EINVAL for a number below 0 that does not stand for the preset's. */
+MOESIM_MUST_CHECK enum moesim_status source_check(const struct source_params *params, struct moesim_error *err);
+
+/* The numbers of the profile in use, into number[PROFILE_MOST] unless that is NULL, and how many there are; 0 = flat.
+ */
+MOESIM_MUST_CHECK enum moesim_status source_profile(const struct source_params *params, double *number, uint32_t *n,
+                                                    struct moesim_error *err);
+
 /* The parameters with the preset's in place of those that are not given. */
 struct effects source_effects(const struct source_params *params);
 uint32_t source_domains(const struct source_params *params);
