@@ -86,7 +86,7 @@ void effects_domain(const struct moesim_random *random, uint64_t first, double d
 
 /* ---- a profile of loads ---- */
 
-enum { GRID = 96, TRIES = 50 };
+enum { GRID = 96, TRIES = 40 };
 
 /* Mean and mean square over experts of the probability to be chosen: an expert of popularity x * deviation is chosen
  * where its luck passes the threshold. */
@@ -137,18 +137,32 @@ static double variation_at(const struct effects *e, const struct effects_mix *mi
     return variation(sqrt(common), sqrt(luck), mix->share);
 }
 
+/* Regula falsi with halved ends (Illinois): the variation rises with the factor. */
 double effects_factor(const struct effects *effects, const struct effects_mix *mix, double ratio)
 {
     if (ratio == 1 || mix->share >= 1 || (effects->popularity == 0 && effects->domain_effect == 0))
         return 1;
-    const double wanted = ratio * variation_at(effects, mix, 1);
-    double low = 0, high = 16;
-    for (int i = 0; i < 30; i++) {
-        const double middle = (low + high) / 2;
-        if (variation_at(effects, mix, middle) < wanted)
-            low = middle;
-        else
-            high = middle;
+    const double wanted = ratio * variation_at(effects, mix, 1), close = 1e-9 * wanted;
+    double low = 0, high = 16, below = variation_at(effects, mix, low) - wanted;
+    double above = variation_at(effects, mix, high) - wanted, x = 0;
+    if (below >= 0 || above <= 0)
+        return below >= 0 ? low : high;
+    for (int i = 0, side = 0; i < 60; i++) {
+        x = (low * above - high * below) / (above - below);
+        const double miss = variation_at(effects, mix, x) - wanted;
+        if (fabs(miss) <= close)
+            break;
+        if (miss > 0) {
+            high = x;
+            above = miss;
+            below = side > 0 ? below / 2 : below;
+            side = 1;
+        } else {
+            low = x;
+            below = miss;
+            above = side < 0 ? above / 2 : above;
+            side = -1;
+        }
     }
-    return (low + high) / 2;
+    return x;
 }
