@@ -331,9 +331,10 @@ static void put_text(struct gguf *g, const char *text)
 /* One lie each; those that are not told are the truth. */
 struct gguf_lie {
     const char *says;
-    uint32_t version, type, alignment;
-    uint64_t n_tensors, n_keys, dimension, offset, name_length;
+    uint32_t version, type, alignment, key_type, array_type, n_dimensions;
+    uint64_t n_tensors, n_keys, dimension, offset, name_length, array_length, text_length;
     const char *kind, *name;
+    float count;
     size_t cut;
 };
 
@@ -346,27 +347,32 @@ static void compose_gguf(struct gguf *g, const struct gguf_lie *lie)
     put_u64(g, lie->n_keys ? lie->n_keys : 3);
     put_text(g, "general.type");
     put_u32(g, 8);
-    put_text(g, lie->kind ? lie->kind : "imatrix");
+    if (lie->text_length) {
+        put_u64(g, lie->text_length);
+        put(g, "imatrix", 7);
+    } else {
+        put_text(g, lie->kind ? lie->kind : "imatrix");
+    }
     put_text(g, "general.alignment");
-    put_u32(g, 4);
+    put_u32(g, lie->key_type ? lie->key_type : 4);
     put_u32(g, lie->alignment ? lie->alignment : 32);
     put_text(g, "imatrix.datasets"); /* an array of strings is passed over */
     put_u32(g, 9);
-    put_u32(g, 8);
-    put_u64(g, 2);
+    put_u32(g, lie->array_type ? lie->array_type : 8);
+    put_u64(g, lie->array_length ? lie->array_length : 2);
     put_text(g, "wiki");
     put_text(g, "code");
     const char *name = lie->name ? lie->name : "blk.5.ffn_gate_exps.weight.counts";
     put_u64(g, lie->name_length ? lie->name_length : strlen(name));
     put(g, name, strlen(name));
-    put_u32(g, 2);
+    put_u32(g, lie->n_dimensions ? lie->n_dimensions : 2);
     put_u64(g, 1);
     put_u64(g, lie->dimension ? lie->dimension : 4);
     put_u32(g, lie->type);
     put_u64(g, lie->offset);
     while (g->n % 32)
         put(g, "", 1);
-    put(g, (const float[]){5, 0, 7, 1}, 16);
+    put(g, (const float[]){5, 0, 7, lie->count != 0 ? lie->count : 1}, 16);
     g->n -= lie->cut;
 }
 
@@ -389,6 +395,16 @@ Test(trace_refusals, gguf)
         {"not a power of two", .alignment = 33},
         {"not a power of two", .alignment = 1u << 31},
         {"general.type is not imatrix", .kind = "model"},
+        {"a string runs past the end", .text_length = UINT64_MAX - 6},
+        {"a value of a type that GGUF does not have", .key_type = 77},
+        {"an array of what is no number", .array_type = 9},
+        {"runs past the end", .array_type = 4, .array_length = UINT64_MAX / 4 + 1},
+        {"runs past the end", .array_length = UINT64_MAX},
+        {"a tensor of more than 8 dimensions", .n_dimensions = UINT32_MAX},
+        {"a tensor of more than 8 dimensions", .n_dimensions = 9},
+        {"no counts of experts", .name = "blk.99999999999.ffn_gate_exps.weight.counts"},
+        {"from 0 up", .count = -1},
+        {"from 0 up", .count = NAN},
         {"no counts of experts", .name = "blk.5.ffn_gate_exps.weight.in_sum2"},
         {"no counts of experts", .name = "blk.ffn_gate_exps.weight.counts"},
     };
