@@ -5,86 +5,12 @@
  */
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
-#include <errno.h>
-#include <link.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "routers/table.h"
 #include "sim/experiment/conformance.h"
+#include "tests/allocations.h"
 
 #define N_SHAPES 30
-
-/* ---- what counts ---- */
-
-static bool in_hook; /* read by the runtime's threads, which run a hook's loops */
-static unsigned n_allocations;
-
-static struct range {
-    uintptr_t begin, end;
-} runtime[8]; /* code whose allocations do not count */
-static unsigned n_ranges;
-
-static int note_runtime(struct dl_phdr_info *info, size_t size, void *data)
-{
-    (void)size, (void)data;
-    const char *name = info->dlpi_name;
-    if (!strstr(name, "libgomp") && !strstr(name, "libomp") && !strstr(name, "ld-linux"))
-        return 0;
-    for (int i = 0; i < info->dlpi_phnum && n_ranges < sizeof runtime / sizeof *runtime; i++) {
-        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
-        const uintptr_t begin = info->dlpi_addr + part->p_vaddr;
-        if (part->p_type == PT_LOAD && part->p_flags & PF_X)
-            runtime[n_ranges++] = (struct range){begin, begin + part->p_memsz};
-    }
-    return 0;
-}
-
-static void count(const void *caller)
-{
-    if (!in_hook)
-        return;
-    for (unsigned i = 0; i < n_ranges; i++)
-        if ((uintptr_t)caller >= runtime[i].begin && (uintptr_t)caller < runtime[i].end)
-            return;
-    __atomic_fetch_add(&n_allocations, 1, __ATOMIC_RELAXED);
-}
-
-/* ---- the C library's allocator under our names, which the dynamic linker finds first ---- */
-
-extern void *__libc_malloc(size_t size), *__libc_calloc(size_t n, size_t size), *__libc_realloc(void *p, size_t size),
-    *__libc_memalign(size_t alignment, size_t size);
-
-void *malloc(size_t size)
-{
-    count(__builtin_return_address(0));
-    return __libc_malloc(size);
-}
-
-void *calloc(size_t n, size_t size)
-{
-    count(__builtin_return_address(0));
-    return __libc_calloc(n, size);
-}
-
-void *realloc(void *p, size_t size)
-{
-    count(__builtin_return_address(0));
-    return __libc_realloc(p, size);
-}
-
-void *aligned_alloc(size_t alignment, size_t size)
-{
-    count(__builtin_return_address(0));
-    return __libc_memalign(alignment, size);
-}
-
-int posix_memalign(void **p, size_t alignment, size_t size)
-{
-    count(__builtin_return_address(0));
-    *p = __libc_memalign(alignment, size);
-    return *p ? 0 : ENOMEM;
-}
 
 /* ---- a router whose hooks are watched ---- */
 
@@ -93,26 +19,26 @@ static const struct moesim_router *real;
 static enum moesim_status route(void *state, const struct moesim_batch *batch, struct moesim_plan *plan,
                                 struct moesim_error *err)
 {
-    in_hook = true;
+    allocations_watch(true);
     const enum moesim_status status = real->route(state, batch, plan, err);
-    in_hook = false;
+    allocations_watch(false);
     return status;
 }
 
 static enum moesim_status backward(void *state, const struct moesim_batch *batch, const struct moesim_plan *plan,
                                    struct moesim_grad *grad, struct moesim_error *err)
 {
-    in_hook = true;
+    allocations_watch(true);
     const enum moesim_status status = real->backward(state, batch, plan, grad, err);
-    in_hook = false;
+    allocations_watch(false);
     return status;
 }
 
 static enum moesim_status update(void *state, const struct moesim_feedback *feedback, struct moesim_error *err)
 {
-    in_hook = true;
+    allocations_watch(true);
     const enum moesim_status status = real->update(state, feedback, err);
-    in_hook = false;
+    allocations_watch(false);
     return status;
 }
 
@@ -129,18 +55,7 @@ static void try(const struct moesim_router *router, uint32_t n_shapes)
     cr_assert_eq(result.n_failed, 0, "%s", result.failure[0]);
 }
 
-/* Starts the OpenMP runtime, which reads files and variables once, and finds its code. */
-static void find_runtime(void)
-{
-    int n_started = 0;
-#pragma omp parallel num_threads(4) reduction(+ : n_started)
-    n_started++;
-    cr_assert(n_started >= 1);
-    dl_iterate_phdr(note_runtime, NULL);
-    cr_assert(n_ranges >= 2, "no OpenMP runtime or dynamic linker is loaded");
-}
-
-TestSuite(router_allocation, .init = find_runtime, .timeout = 120);
+TestSuite(router_allocation, .init = allocations_init, .timeout = 120);
 
 ParameterizedTestParameters(router_allocation, no_hook_allocates)
 {
@@ -154,7 +69,8 @@ ParameterizedTestParameters(router_allocation, no_hook_allocates)
 ParameterizedTest(size_t *index, router_allocation, no_hook_allocates)
 {
     try(routers_table[*index], N_SHAPES);
-    cr_assert_eq(n_allocations, 0, "%s: its hooks allocate, %u times over all", real->name, n_allocations);
+    cr_assert_eq(allocations_counted(), 0, "%s: its hooks allocate, %u times over all", real->name,
+                 allocations_counted());
 }
 
 /* ---- the counter counts ---- */
@@ -171,5 +87,5 @@ Test(router_allocation, a_planted_one_is_found)
     struct moesim_router planted = *routers_table[0];
     planted.route = allocate_and_route;
     try(&planted, 5);
-    cr_assert(n_allocations >= 5, "%u", n_allocations);
+    cr_assert(allocations_counted() >= 5, "%u", allocations_counted());
 }
