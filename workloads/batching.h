@@ -41,7 +41,7 @@ struct batching_params {
                         "bursty: rate in a burst over the mean rate; between bursts nothing arrives"),                 \
         MOESIM_PARAM_IN(struct_type, member, burst_steps, "16", 1, 1e6, "bursty: mean length of a burst, steps"),      \
         MOESIM_PARAM_IN(struct_type, member, prompt, "0.5", 0, 1, "serving: part of a sequence that is its prompt"),   \
-        MOESIM_PARAM_IN(struct_type, member, chunk, "512", 1, 1u << 30,                                                \
+        MOESIM_PARAM_IN(struct_type, member, chunk, "512", 1, 1 << 20,                                                 \
                         "serving: most prompt tokens of one sequence in a step")
 
 /* Where the tokens come from. */
