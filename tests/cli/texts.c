@@ -157,3 +157,19 @@ Test(texts, batching_changes_the_imbalance)
     cr_assert_str_eq(found, "3");
     free(found);
 }
+
+/* A server that is a third full: padding is in no figure, so that a token has its two experts and the rate counts the
+ * tokens that are there, about 154 of 512. */
+Test(texts, padding_is_not_counted)
+{
+    program_write("plain.txt", "some words, and then some more of them");
+    struct heard h = program_run("run --workload text:files=plain.txt,batching=serving,arrival=steady,demand=0.3,"
+                                 "prompt=1,sequence=8,tokens=512 --router softmax-topk:k=2 --set seeds=1 --set "
+                                 "steps=20 --set warm_up=2 -q --db x.db");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    program_forget(&h);
+    char *found = program_query("x.db", "SELECT experts_per_token = 2 AND dropped_tokens = 0 AND tokens_per_second * "
+                                        "time_layer BETWEEN 140 AND 170 FROM v_runs");
+    cr_assert_str_eq(found, "1");
+    free(found);
+}
