@@ -15,9 +15,9 @@
 
 const struct fit_field fit_fields[FIT_N_FREE] = {
     [FIT_POPULARITY] = FIELD(popularity, 0.01, 20, 0.25),
-    [FIT_POPULARITY_SKEW] = FIELD(popularity_skew, -2.2, 2.2, 0.4),
+    [FIT_POPULARITY_SKEW] = FIELD(popularity_skew, -1.8, 1.8, 0.4),
     [FIT_DOMAIN_EFFECT] = FIELD(domain_effect, 0.01, 20, 0.25),
-    [FIT_DOMAIN_TAIL] = FIELD(domain_tail, 0.5, 3, 0.25),
+    [FIT_DOMAIN_TAIL] = FIELD(domain_tail, 0.7, 2.2, 0.25),
     [FIT_SEQUENCE_EFFECT] = FIELD(sequence_effect, 0.01, 20, 0.25),
     [FIT_SLOW_EFFECT] = FIELD(slow_effect, 0.01, 20, 0.25),
     [FIT_SLOW_RHO] = FIELD(slow_rho, 0.5, 0.9995, 0.5),
@@ -59,12 +59,19 @@ static double from_search(uint32_t i, double x)
 
 /* ---- misses ---- */
 
+/* A tenth of the target; a correlation near 0 is not more exact than one of 0.3. */
+static double tenth(const struct calibrated_target *target)
+{
+    const double size = fabs(target->value);
+    return 0.1 * (target->figure == CALIBRATED_RANKS ? fmax(size, 0.3) : size);
+}
+
 double fit_miss(const struct calibrated_target *target, uint32_t n_targets, const double *value)
 {
     double sum = 0;
     for (uint32_t i = 0; i < n_targets; i++) {
         const double got = value[target[i].figure];
-        const double miss = isnan(got) ? 10 : fabs(got - target[i].value) / (0.1 * fabs(target[i].value));
+        const double miss = isnan(got) ? 10 : fabs(got - target[i].value) / tenth(&target[i]);
         const double above = fmax(miss - 0.9, 0);
         sum += miss * miss + 4 * above * above;
     }
@@ -118,7 +125,7 @@ static void walk(struct search *s, gsl_multimin_fminimizer *simplex, gsl_vector 
     for (uint32_t i = 0; i < FIT_N_FREE; i++)
         if (s->task->free[i]) {
             gsl_vector_set(start, at, to_search(i, *field_of(&s->params->effects, i)));
-            gsl_vector_set(step, at++, fit_fields[i].step);
+            gsl_vector_set(step, at++, fit_fields[i].step * (s->task->stride > 0 ? s->task->stride : 1));
         }
     if (gsl_multimin_fminimizer_set(simplex, &function, start, step))
         return;

@@ -37,13 +37,14 @@ struct fit_task {
     bool free[FIT_N_FREE]; /* the others keep their values */
     struct sample_plan sample;
     uint32_t n_evaluations;
+    double stride; /* factor on the first steps; 0 = 1 */
     /* Told after each sample; false ends the fit as it stands, with MOESIM_ESTOP. May be NULL. */
     bool (*progress)(void *context, uint32_t done, uint32_t of, double miss);
     void *context;
 };
 
-/* How far `value` [CALIBRATED_N_FIGURES] is from the targets: the sum of squared misses in tenths of the target, those
- * above nine tenths counted more; a figure that is not defined counts as ten. */
+/* How far `value` [CALIBRATED_N_FIGURES] is from the targets: the sum of squared misses in tenths of the target (of 0.3
+ * for a correlation below that), those above nine tenths counted more; a figure that is not defined counts as ten. */
 double fit_miss(const struct calibrated_target *target, uint32_t n_targets, const double *value);
 
 /* Searches from params->effects, which must all be given, by Nelder and Mead's simplex (GSL) with the same random

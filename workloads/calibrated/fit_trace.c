@@ -16,10 +16,11 @@ enum {
     MOST_DOMAINS = 24,   /* of a sample */
     MOST_SEQUENCES = 16, /* of each of them */
     MOST_LENGTH = 512,   /* tokens of a sequence */
-    LEAST_LAYERS = 4,    /* of a sample, whatever the recording has: chance falls with their number */
+    LOAD_SEQUENCES = 4,  /* of loads, which know no sequences: enough tokens to count */
+    LEAST_LAYERS = 8,    /* of a sample, whatever the recording has: chance falls with their number */
     MOST_LAYERS = 24,
     MOST_NUMBERS = 1 << 24, /* logits of a sample during the fit, about: sets the number of layers */
-    ROUNDS = 2,             /* simplexes, each from where the last one ended */
+    ROUNDS = 3,             /* simplexes, each from where the last one ended */
     LABELS_AT_A_TIME = 4096,
 };
 
@@ -143,7 +144,7 @@ static void plan_sample(struct fit_trace_result *r, const struct trace *trace, c
     const uint64_t length = loads ? MOST_LENGTH : labels->n_sequences ? s->n_tokens / n_sequences : s->n_tokens;
     r->params.sequence = length ? at_most(length, MOST_LENGTH) : 1;
     r->params.domains = n_domains > 1 && r->is_known[FIT_DOMAIN_EFFECT] ? at_most(n_domains, MOST_DOMAINS) : 1;
-    const uint64_t each = loads ? MOST_SEQUENCES : s->n_tokens / r->params.sequence / r->params.domains;
+    const uint64_t each = loads ? LOAD_SEQUENCES : s->n_tokens / r->params.sequence / r->params.domains;
     plan->sequences_each = each ? at_most(each, MOST_SEQUENCES) : 1;
     const double numbers = (double)plan->sequences_each * r->params.domains * r->params.sequence * r->n_experts;
     const uint32_t n_layers = at_most((uint64_t)(MOST_NUMBERS / numbers), MOST_LAYERS);
@@ -223,6 +224,9 @@ static enum moesim_status set_types(struct trace *trace, const struct recorded_l
     return status;
 }
 
+/* Wide steps first, since the nearest preset may be far; then again from where that ended. */
+static const double strides[ROUNDS] = {3, 1.5, 0.75};
+
 static enum moesim_status search(const struct fit_trace_options *o, struct fit_trace_result *r,
                                  const struct sample_plan *plan, struct moesim_error *err)
 {
@@ -234,8 +238,10 @@ static enum moesim_status search(const struct fit_trace_options *o, struct fit_t
                             .context = o->context};
     memcpy(task.free, r->is_known, sizeof task.free);
     enum moesim_status status = find_start(&task, r, err);
-    for (int i = 0; !status && i < ROUNDS; i++)
+    for (uint32_t i = 0; !status && i < ROUNDS; i++) {
+        task.stride = strides[i];
         status = fit_effects(&task, &r->params, err);
+    }
     if (status && status != MOESIM_ESTOP)
         return status;
     struct sample_plan other = *plan;
