@@ -171,9 +171,17 @@ static uintptr_t next_of(const struct moesim_product *product, uint32_t k, uint3
     return k + n < product->n_terms ? (uintptr_t)product->b + (k + n) * row : (uintptr_t)product->next;
 }
 
+/* Terms of a pass: a second tile finds a shorter piece of the panel in the first-level cache. */
+static uint32_t pass_of(uint32_t n_rows, uint32_t n_terms)
+{
+    if (n_rows <= STREAM_ROWS)
+        return n_terms;
+    return n_rows <= 2 * MOST_ROWS ? PASS_TERMS / 2 : PASS_TERMS;
+}
+
 static void multiply(const struct moesim_product *product)
 {
-    const uint32_t n_terms = product->n_terms, pass = product->n_rows <= STREAM_ROWS ? n_terms : PASS_TERMS;
+    const uint32_t n_terms = product->n_terms, pass = pass_of(product->n_rows, n_terms);
     const size_t a_panel = (size_t)product->n_rows * WIDTH, b_panel = (size_t)n_terms * WIDTH;
     for (uint32_t k = 0; k < n_terms; k += pass) {
         struct terms terms = {.a = product->a + k / WIDTH * a_panel, .a_chunk = a_panel};
