@@ -78,7 +78,7 @@ static const struct line lines[] = {
     {LINE("expert-choice", EXPERT_CHOICE)},
     {LINE("expert-choice:score=sigmoid", EXPERT_CHOICE)},
     {LINE("expert-threshold", COLUMN_STATISTICS)},
-    {LINE("top-p:p=0.185", TOKEN_CHOICE)},           /* 8 experts in the mean */
+    {LINE("top-p:p=0.179", TOKEN_CHOICE)},           /* 8 experts in the mean */
     {LINE("top-p", UNBOUNDED)},                      /* 27 */
     {LINE("relu", TOKEN_CHOICE), .shift = -1.8627f}, /* 8 */
     {LINE("relu", UNBOUNDED)},                       /* 128 */
