@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "cli/message.h"
+#include "cli/options.h"
 #include "cli/print_table.h"
 #include "cli/trace.h"
 #include "workloads/trace/measure.h"
@@ -134,8 +135,10 @@ static void print_legend(const struct trace_measures *m)
 {
     puts("");
     for (uint32_t f = 0; f < TRACE_N_FIGURES; f++)
-        if (is_defined(m, f))
-            printf("%-9s %s\n", trace_figures[f].title, trace_figures[f].meaning);
+        if (is_defined(m, f)) {
+            printf("%-9s ", trace_figures[f].title);
+            cli_print_wrapped(stdout, trace_figures[f].meaning, 10, 10);
+        }
 }
 
 int cli_trace_info(const struct trace_call *o, const char *const *args)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/message.h"
+#include "cli/options.h"
 #include "cli/trace.h"
 #include "cli/trace_targets.h"
 
@@ -39,8 +40,9 @@ static enum moesim_status show(uint32_t i, bool json, json_t *all, bool *good, s
         *good = json_array_append_new(all, object) == 0;
         return MOESIM_OK;
     }
-    printf("%s (%u experts, %u a token, %u layers): %s\n", preset->name, preset->n_experts, preset->top_k,
-           preset->n_layers, preset->origin);
+    const int n = printf("%s (%u experts, %u a token, %u layers):", preset->name, preset->n_experts, preset->top_k,
+                         preset->n_layers);
+    cli_print_wrapped(stdout, preset->origin, n > 0 ? (size_t)n : 0, 2);
     *good = trace_targets_print(preset->target, preset->n_targets, value);
     puts("");
     fflush(stdout);
