@@ -62,6 +62,7 @@ struct top_p {
     uint64_t *key;            /* [n_threads][E] */
     uint32_t *ranked;         /* [n_threads][E] */
     float *scores, *d_scores; /* [n_threads][E] */
+    uint32_t *count;          /* [E] of one group: tokens that chose the expert */
     double *factor;           /* [E] of one group: balance loss by score */
     double *sum;              /* [E] of one group: scores */
     double *entropy;          /* [max_tokens] */
@@ -97,7 +98,8 @@ static enum moesim_status top_p_init(void *state, const void *params, const stru
     bool ok = true;
 #define ROOM(field, n) ((r->field = moesim_alloc(arena, (n), sizeof *r->field)) != NULL)
     ok = ok && ROOM(key, n) && ROOM(ranked, n) && ROOM(scores, n) && ROOM(d_scores, n);
-    ok = ok && ROOM(factor, env->n_experts) && ROOM(sum, env->n_experts) && ROOM(entropy, env->max_tokens);
+    ok = ok && ROOM(count, env->n_experts) && ROOM(factor, env->n_experts) && ROOM(sum, env->n_experts) &&
+         ROOM(entropy, env->max_tokens);
 #undef ROOM
     if (!ok)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the scores of %u experts", env->n_experts);
@@ -228,15 +230,16 @@ static void backward_tokens(void *context, uint32_t first, uint32_t last, uint32
 static void set_factor(const struct top_p *r, const struct moesim_batch *batch, const struct moesim_plan *plan,
                        uint32_t group)
 {
+    const uint32_t first = batch->group_start[group], last = batch->group_start[group + 1];
     uint32_t n_rows = 0;
-    memset(r->factor, 0, r->n_experts * sizeof *r->factor);
-    for (uint32_t t = batch->group_start[group]; t < batch->group_start[group + 1]; t++) {
+    memset(r->count, 0, r->n_experts * sizeof *r->count);
+    for (uint32_t t = first; t < last; t++)
         n_rows += plan->first[t] < plan->first[t + 1];
-        for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
-            r->factor[plan->expert[i]]++;
-    }
-    for (uint32_t e = 0; n_rows > 0 && e < r->n_experts; e++)
-        r->factor[e] *= r->p.aux_coef * r->n_experts / (double)n_rows / (double)plan->n_pairs;
+    for (uint32_t i = plan->first[first]; i < plan->first[last]; i++)
+        r->count[plan->expert[i]]++;
+    for (uint32_t e = 0; e < r->n_experts; e++)
+        r->factor[e] =
+            n_rows > 0 ? r->count[e] * (r->p.aux_coef * r->n_experts / (double)n_rows / (double)plan->n_pairs) : 0;
 }
 
 static uint32_t count_rows(const struct moesim_plan *plan)
