@@ -27,6 +27,8 @@ enum moesim_stream {
     MOESIM_STREAM_PLACEMENT = 9,     /* random placement */
     MOESIM_STREAM_REPLICA = 10,      /* replica choice */
     MOESIM_STREAM_FIDELITY = 11,     /* the benchmarks of published tables */
+    MOESIM_STREAM_TRANSFORMER = 12,  /* first weights of a language model, outside gates and experts */
+    MOESIM_STREAM_CORPUS = 13,       /* which pieces of its texts it is trained on */
     MOESIM_STREAM_WORKLOAD = 0x100,
     MOESIM_STREAM_ROUTER = 0x200,
     MOESIM_STREAM_TEST = 0x300,

@@ -204,7 +204,8 @@ static void combine_token(const struct backward *b, const float *hidden, const f
     const size_t d = layer->d_model;
     const float *rows = layer->scratch->d_input, *own = d_output + t * d;
     float *sum = d_hidden + t * d;
-    memcpy(sum, own, d * sizeof(float));
+    if (!layer->adds)
+        memcpy(sum, own, d * sizeof(float));
     for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++) {
         const uint32_t e = plan->expert[i];
         d_weight[i] = 0;

@@ -104,7 +104,8 @@ void layer_combine_token(const struct moesim_layer *layer, const struct moesim_p
     const size_t d = layer->d_model;
     const float *rows = layer->scratch->output, *own = hidden + t * d;
     float *sum = output + t * d;
-    memcpy(sum, own, d * sizeof(float));
+    if (!layer->adds)
+        memcpy(sum, own, d * sizeof(float));
     for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++) {
         if (plan->fate[i] != MOESIM_KEPT)
             continue;

@@ -24,6 +24,7 @@ struct moesim_layer {
     const struct moesim_products *products;
     float *w_in, *w_gate, *w_out;
     float *d_in, *d_gate, *d_out; /* gradients in the weights' layout; NULL unless the backward pass was asked for */
+    bool adds; /* output and d_hidden are added to; false = they begin with the residual path, hidden and d_output */
     struct moesim_expert_view view;
     struct moesim_layer_scratch *scratch;
 };
