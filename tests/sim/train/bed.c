@@ -1,0 +1,42 @@
+#include "tests/sim/train/bed.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include <moesim/random.h>
+
+#include "sim/study/spec.h"
+
+struct moesim_router_choice bed_router(const char *spec, uint32_t top_k, struct moesim_arena *arena)
+{
+    struct moesim_error err = {"memory is exhausted"};
+    struct moesim_spec cut;
+    cr_assert_eq(moesim_spec_cut(spec, arena, &cut, &err), MOESIM_OK, "%s", err.text);
+    const struct moesim_router *router = NULL;
+    for (size_t i = 0; routers_table[i]; i++)
+        if (!strcmp(routers_table[i]->name, cut.name))
+            router = routers_table[i];
+    cr_assert(router, "%s", spec);
+    void *params = moesim_alloc(arena, 1, router->params_size);
+    const struct moesim_schema schema = moesim_router_schema(router);
+    cr_assert_eq(moesim_params_default(schema, top_k, params, arena, &err), MOESIM_OK, "%s", err.text);
+    for (uint32_t i = 0; i < cut.n_pairs; i++) {
+        const struct moesim_param *row = moesim_schema_find(schema, cut.pairs[i].key);
+        cr_assert(row, "%s", spec);
+        cr_assert_eq(moesim_param_set(row, cut.pairs[i].value, params, arena, &err), MOESIM_OK, "%s", err.text);
+    }
+    return (struct moesim_router_choice){.router = router, .params = params, .spec = spec};
+}
+
+struct moesim_sample bed_sample(const struct moesim_transformer_config *config, uint32_t seed,
+                                struct moesim_arena *arena)
+{
+    const uint32_t n = moesim_transformer_tokens(config);
+    const struct moesim_random random = {.seed = seed, .stream = MOESIM_STREAM_TEST};
+    uint32_t *token = moesim_alloc(arena, n + 1, sizeof *token), *target = moesim_alloc(arena, n, sizeof *target);
+    for (uint32_t t = 0; t <= n; t++)
+        token[t] = moesim_random_below(&random, t, config->vocabulary);
+    for (uint32_t t = 0; t < n; t++)
+        target[t] = t % 7 == 5 ? MOESIM_NO_TARGET : token[t + 1];
+    return (struct moesim_sample){.n_sequences = config->n_sequences, .token = token, .target = target};
+}

@@ -1,0 +1,17 @@
+/*
+ * A small model with a router to test, and samples for it.
+ */
+#ifndef TESTS_SIM_TRAIN_BED_H
+#define TESTS_SIM_TRAIN_BED_H
+
+#include "routers/table.h"
+#include "sim/train/transformer.h"
+
+/* A router by its SPEC ("switch:capacity_factor=1.25"), parsed into `arena`. */
+struct moesim_router_choice bed_router(const char *spec, uint32_t top_k, struct moesim_arena *arena);
+
+/* Seeded tokens, each to predict the next; every seventh has no target. */
+struct moesim_sample bed_sample(const struct moesim_transformer_config *config, uint32_t seed,
+                                struct moesim_arena *arena);
+
+#endif
