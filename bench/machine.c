@@ -1,11 +1,9 @@
 #include "bench/machine.h"
 
-#include <math.h>
 #include <omp.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -26,13 +24,12 @@ struct machine_time machine_now(void)
 struct machine_time machine_since(struct machine_time start)
 {
     const struct machine_time now = machine_now();
-    return (struct machine_time){now.wall_s - start.wall_s, (now.cpu_s - start.cpu_s) / omp_get_max_threads()};
+    return (struct machine_time){now.clock_s - start.clock_s, now.cpu_s - start.cpu_s};
 }
 
 /* ---- who else is there ---- */
 
-/* Jiffies of all processors: in all, and not idle. */
-static int read_jiffies(double *all, double *busy)
+bool machine_load(struct machine_load *load)
 {
     double v[8] = {0};
     FILE *f = fopen("/proc/stat", "r");
@@ -40,32 +37,33 @@ static int read_jiffies(double *all, double *busy)
         f ? fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5, v + 6, v + 7) : 0;
     if (f)
         fclose(f);
-    *all = *busy = 0;
+    const double tick = 1.0 / (double)sysconf(_SC_CLK_TCK);
+    load->all_s = load->busy_s = 0;
     for (int i = 0; i < 8; i++) {
-        *all += v[i];
-        *busy += i == 3 || i == 4 ? 0 : v[i];
+        load->all_s += tick * v[i];
+        load->busy_s += i == 3 || i == 4 ? 0 : tick * v[i]; /* idle, and waiting for a disk */
     }
     return n == 8;
 }
 
-int machine_wait_quiet(double limit_s)
+bool machine_wait_quiet(double limit_s)
 {
     const struct timespec pause = {0, 120000000};
-    double all, busy, then_all, then_busy;
-    for (double start = seconds_of(CLOCK_MONOTONIC); read_jiffies(&then_all, &then_busy);) {
+    struct machine_load then, now;
+    for (double start = seconds_of(CLOCK_MONOTONIC); machine_load(&then);) {
         nanosleep(&pause, NULL);
-        read_jiffies(&all, &busy);
-        if (busy - then_busy < 0.06 * (all - then_all) + 1)
-            return 1;
+        machine_load(&now);
+        if (now.busy_s - then.busy_s < 0.06 * (now.all_s - then.all_s) + 0.01)
+            return true;
         if (seconds_of(CLOCK_MONOTONIC) - start > limit_s)
-            return 0;
+            return false;
     }
-    return 0;
+    return false;
 }
 
 /* ---- the peak ---- */
 
-#define CHAINS 10 /* hide the latency of 4 at 2 operations a cycle */
+enum { CHAINS = 10, STEPS = 20000 }; /* chains hide the latency of 4 at 2 operations a cycle */
 
 #ifdef __x86_64__
 /* Each chain begins elsewhere: the optimizer would merge equal ones. */
@@ -107,10 +105,24 @@ static float chains(uint32_t n)
     return plain_chains(n);
 }
 
+#define BURN_FLOP ((double)STEPS * CHAINS * 8 * 2) /* of one part on one thread */
+
+double machine_burn(uint32_t n)
+{
+    static volatile float sink;
+    static volatile uint32_t steps = STEPS; /* or one call would stand for all */
+    float sum = 0;
+#pragma omp parallel reduction(+ : sum)
+    for (uint32_t i = 0; i < n; i++)
+        sum += chains(steps);
+    sink = sum;
+    (void)sink;
+    return BURN_FLOP * n * omp_get_max_threads();
+}
+
 struct machine_rate machine_peak(double seconds)
 {
     static volatile float sink;
-    const uint32_t part = 20000;
     double flop = 0, by_cpu = 0;
     const double start = seconds_of(CLOCK_MONOTONIC);
 #pragma omp parallel reduction(+ : flop, by_cpu)
@@ -118,8 +130,8 @@ struct machine_rate machine_peak(double seconds)
         const double own = seconds_of(CLOCK_THREAD_CPUTIME_ID);
         float sum = 0;
         do {
-            sum += chains(part);
-            flop += (double)part * CHAINS * 8 * 2;
+            sum += chains(STEPS);
+            flop += BURN_FLOP;
         } while (seconds_of(CLOCK_MONOTONIC) - start < seconds);
         by_cpu = flop / (seconds_of(CLOCK_THREAD_CPUTIME_ID) - own);
         sink = sum;
@@ -130,13 +142,12 @@ struct machine_rate machine_peak(double seconds)
 
 /* ---- bandwidth ---- */
 
-struct machine_rate machine_read(const void *memory, size_t n)
+double machine_read(const void *memory, size_t n)
 {
     static volatile uint64_t sink;
     const uint64_t *words = memory;
     const size_t chunk = (size_t)1 << 17, count = n / sizeof *words / chunk;
     uint64_t total = 0;
-    const struct machine_time start = machine_now();
 #pragma omp parallel for schedule(static) reduction(^ : total)
     for (size_t c = 0; c < count; c++) {
         uint64_t lane[16] = {0};
@@ -146,21 +157,14 @@ struct machine_rate machine_read(const void *memory, size_t n)
         for (int l = 0; l < 16; l++)
             total ^= lane[l];
     }
-    const struct machine_time span = machine_since(start);
-    const double bytes = (double)(count * chunk * sizeof *words);
     sink = total;
     (void)sink;
-    return (struct machine_rate){bytes / span.wall_s, bytes / span.cpu_s};
+    return (double)(count * chunk * sizeof *words);
 }
 
-static int by_size(const void *a, const void *b)
+void machine_triad(float *a, const float *b, const float *c, size_t n)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double machine_median(double *values, size_t n)
-{
-    qsort(values, n, sizeof *values, by_size);
-    return n == 0 ? NAN : n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++)
+        a[i] = b[i] + 3.0f * c[i];
 }

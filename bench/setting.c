@@ -5,6 +5,9 @@
 
 #include <moesim/random.h>
 
+#include "bench/bench.h"
+#include "routers/table.h"
+
 static enum moesim_status set_params(struct setting *s, const char *text, struct moesim_error *err)
 {
     const struct moesim_schema schema = moesim_router_schema(s->router);
@@ -39,16 +42,16 @@ static float *normals(struct setting *s, uint32_t stream, size_t n, float std, f
 static uint32_t *token_ids(struct setting *s)
 {
     const struct moesim_random random = {.seed = 1, .stream = MOESIM_STREAM_TEST};
-    uint32_t *id = moesim_alloc(s->host, SETTING_TOKENS, sizeof *id);
-    for (uint32_t t = 0; id && t < SETTING_TOKENS; t++)
+    uint32_t *id = moesim_alloc(s->host, s->env.max_tokens, sizeof *id);
+    for (uint32_t t = 0; id && t < s->env.max_tokens; t++)
         id[t] = moesim_random_below(&random, t, SETTING_VOCABULARY);
     return id;
 }
 
 static uint32_t *sequence_ids(struct setting *s)
 {
-    uint32_t *id = moesim_alloc(s->host, SETTING_TOKENS, sizeof *id);
-    for (uint32_t t = 0; id && t < SETTING_TOKENS; t++)
+    uint32_t *id = moesim_alloc(s->host, s->env.max_tokens, sizeof *id);
+    for (uint32_t t = 0; id && t < s->env.max_tokens; t++)
         id[t] = t / SETTING_SEQUENCE;
     return id;
 }
@@ -57,8 +60,8 @@ static uint32_t *sequence_ids(struct setting *s)
 static const struct moesim_decisions *decide(struct setting *s)
 {
     const struct moesim_random random = {.seed = 1, .stream = MOESIM_STREAM_TEST + 1};
-    const uint32_t k = s->env.top_k, n = SETTING_TOKENS * k;
-    uint32_t *first = moesim_alloc(s->host, SETTING_TOKENS + 1, sizeof *first);
+    const uint32_t k = s->env.top_k, n = s->env.max_tokens * k;
+    uint32_t *first = moesim_alloc(s->host, s->env.max_tokens + 1, sizeof *first);
     uint32_t *expert = moesim_alloc(s->host, n, sizeof *expert);
     for (uint32_t i = 0; first && expert && i < n; i++) {
         first[i / k + 1] = (i / k + 1) * k;
@@ -71,12 +74,12 @@ static const struct moesim_decisions *decide(struct setting *s)
 static enum moesim_status fill_batch(struct setting *s, struct setting_shape shape, struct moesim_error *err)
 {
     const uint32_t needs = s->router->needs | s->shape.needs, n_columns = s->shape.n_columns;
-    const size_t cells = (size_t)SETTING_TOKENS * n_columns;
+    const size_t cells = (size_t)s->env.max_tokens * n_columns;
     struct moesim_batch *batch = &s->batch;
     uint32_t *group_start = moesim_alloc(s->host, 2, sizeof *group_start);
     bool ok = group_start != NULL;
     if (needs & MOESIM_NEEDS_HIDDEN || shape.gated)
-        ok = ok && (s->hidden = normals(s, 2, (size_t)SETTING_TOKENS * SETTING_D_MODEL, 1, 0)) != NULL;
+        ok = ok && (s->hidden = normals(s, 2, (size_t)s->batch.n_tokens * s->batch.d_model, 1, 0)) != NULL;
     if (needs & MOESIM_NEEDS_PREVIOUS_LOGITS)
         ok = ok && (batch->previous_logits = normals(s, 3, cells, 1, 0)) != NULL;
     if (needs & MOESIM_NEEDS_TOKEN_IDS)
@@ -88,13 +91,13 @@ static enum moesim_status fill_batch(struct setting *s, struct setting_shape sha
     if (!shape.gated)
         ok = ok && (batch->columns = normals(s, 4, cells, 1, shape.shift)) != NULL;
     if (!ok)
-        return moesim_fail(err, MOESIM_ENOMEM, "no memory for a batch of %u tokens", SETTING_TOKENS);
-    group_start[1] = SETTING_TOKENS;
+        return moesim_fail(err, MOESIM_ENOMEM, "no memory for a batch of %u tokens", s->env.max_tokens);
+    group_start[1] = s->env.max_tokens;
     batch->group_start = group_start;
     batch->hidden = s->hidden;
     batch->stride = n_columns;
-    return shape.gated ? moesim_gate_init(&s->gate, 1, 0, SETTING_D_MODEL, s->env.n_experts, n_columns, SETTING_TOKENS,
-                                          1.0, s->host, err)
+    return shape.gated ? moesim_gate_init(&s->gate, 1, 0, s->env.d_model, s->env.n_experts, n_columns,
+                                          s->env.max_tokens, 1.0, s->host, err)
                        : MOESIM_OK;
 }
 
@@ -114,10 +117,10 @@ static enum moesim_status set_up(struct setting *s, const char *params, struct s
     s->env.weights = normals(s, 5, s->shape.n_weights, s->shape.weight_std, 0);
     s->batch = (struct moesim_batch){.struct_size = sizeof s->batch,
                                      .phase = MOESIM_TRAIN,
-                                     .n_tokens = SETTING_TOKENS,
+                                     .n_tokens = s->env.max_tokens,
                                      .n_experts = s->env.n_experts,
                                      .n_columns = s->shape.n_columns,
-                                     .d_model = SETTING_D_MODEL,
+                                     .d_model = s->env.d_model,
                                      .n_groups = 1,
                                      .n_devices = 1,
                                      .weights = s->env.weights,
@@ -127,8 +130,13 @@ static enum moesim_status set_up(struct setting *s, const char *params, struct s
     if (!status && s->router->init)
         status = s->router->init(s->state, s->params, &s->env, err);
     if (!status)
-        status = moesim_plan_init(&s->plan, SETTING_TOKENS, s->shape.n_experts, 1, s->shape.max_pairs, s->shape.n_slots,
-                                  s->host, err);
+        status = moesim_plan_init(&s->plan, s->env.max_tokens, s->shape.n_experts, 1, s->shape.max_pairs,
+                                  s->shape.n_slots, s->host, err);
+    if (!status) {
+        s->check = moesim_alloc(s->host, 1, moesim_plan_check_scratch(s->shape.n_experts, s->shape.max_pairs));
+        if (!s->check)
+            status = moesim_fail(err, MOESIM_ENOMEM, "no memory to check plans");
+    }
     return status;
 }
 
@@ -142,24 +150,63 @@ enum moesim_status setting_open(struct setting *s, const struct moesim_router *r
                                  .n_layers = 1,
                                  .n_experts = shape.n_experts,
                                  .top_k = shape.top_k,
-                                 .d_model = SETTING_D_MODEL,
+                                 .d_model = shape.d_model ? shape.d_model : SETTING_D_MODEL,
                                  .vocabulary = SETTING_VOCABULARY,
-                                 .max_tokens = SETTING_TOKENS,
+                                 .max_tokens = shape.n_tokens ? shape.n_tokens : SETTING_TOKENS,
                                  .max_groups = 1,
                                  .n_devices = 1,
                                  .arena = s->own};
     return set_up(s, params, shape, err);
 }
 
-enum moesim_status setting_route(struct setting *s, struct moesim_error *err)
+const struct moesim_router *setting_router(const char *name)
 {
+    for (size_t i = 0; routers_table[i]; i++)
+        if (strcmp(routers_table[i]->name, name) == 0)
+            return routers_table[i];
+    return NULL;
+}
+
+void setting_open_spec(struct setting *s, const char *spec, struct setting_shape shape)
+{
+    struct moesim_error err;
+    char name[64];
+    const size_t n = strcspn(spec, ":");
+    snprintf(name, sizeof name, "%.*s", (int)n, spec);
+    const struct moesim_router *router = setting_router(name);
+    if (!router)
+        bench_stop("there is no router %s", name);
+    if (setting_open(s, router, spec[n] ? spec + n + 1 : "", shape, &err))
+        bench_stop("%s: %s", spec, err.text);
+}
+
+void setting_gate(void *setting)
+{
+    struct setting *s = setting;
+    moesim_gate_forward(&s->gate, s->hidden, s->batch.n_tokens, 0, NULL);
+}
+
+void setting_route(void *setting)
+{
+    struct setting *s = setting;
+    struct moesim_error err;
     if (s->gate.columns) {
-        moesim_gate_forward(&s->gate, s->hidden, SETTING_TOKENS, 0, NULL);
+        setting_gate(s);
         s->batch.columns = s->gate.columns;
         s->batch.stride = s->gate.stride;
     }
     moesim_plan_reset(&s->plan, &s->batch);
-    return s->router->route(s->state, &s->batch, &s->plan, err);
+    if (s->router->route(s->state, &s->batch, &s->plan, &err))
+        bench_stop("%s: %s", s->router->name, err.text);
+}
+
+void setting_route_and_check(void *setting)
+{
+    struct setting *s = setting;
+    struct moesim_error err;
+    setting_route(s);
+    if (moesim_plan_check(&s->plan, &s->batch, s->router->name, s->check, &err))
+        bench_stop("%s", err.text);
 }
 
 size_t setting_scratch(const struct setting *s)

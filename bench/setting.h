@@ -10,14 +10,15 @@
 
 #include "sim/gate/gate.h"
 
-#define SETTING_TOKENS 65536u
+#define SETTING_TOKENS 65536u /* of published comparisons */
 #define SETTING_D_MODEL 512u
 #define SETTING_VOCABULARY 50257u
 #define SETTING_SEQUENCE 2048u /* tokens of a sequence */
 
-/* How the columns come about: seeded normals plus `shift`, or by the gate from hidden states in every step. */
+/* How the columns come about: seeded normals plus `shift`, or by the gate from hidden states in every step. 0 tokens
+ * and d_model are the above. */
 struct setting_shape {
-    uint32_t n_experts, top_k;
+    uint32_t n_experts, top_k, n_tokens, d_model;
     bool gated;
     float shift;
 };
@@ -32,8 +33,8 @@ struct setting {
     struct moesim_plan plan;
     struct moesim_decisions decisions; /* top_k a token */
     struct moesim_gate gate;           /* of a setting with one: its columns are the batch's */
-    float *hidden;                     /* [SETTING_TOKENS][SETTING_D_MODEL] or NULL */
-    void *params, *state;
+    float *hidden;                     /* [n_tokens][d_model] or NULL */
+    void *params, *state, *check;      /* of moesim_plan_check */
 };
 
 /* Sets `router` up with `params` ("key=value,key=value" or "") for one group of tokens in training. */
@@ -41,8 +42,18 @@ MOESIM_MUST_CHECK enum moesim_status setting_open(struct setting *s, const struc
                                                   const char *params, struct setting_shape shape,
                                                   struct moesim_error *err);
 
-/* One step, from gate columns (or hidden states) to a filled plan. */
-MOESIM_MUST_CHECK enum moesim_status setting_route(struct setting *s, struct moesim_error *err);
+/* Finds a built-in router. */
+const struct moesim_router *setting_router(const char *name);
+
+/* The same for "NAME" or "NAME:params"; ends the program with a sentence when that fails. */
+void setting_open_spec(struct setting *s, const char *spec, struct setting_shape shape);
+
+/* One step, from gate columns (or hidden states) to a filled plan, without and with its validation; `setting` is a
+ * struct setting. Either ends the program with a sentence when the router fails. */
+void setting_route(void *setting);
+void setting_route_and_check(void *setting);
+/* The gate alone. */
+void setting_gate(void *setting);
 
 /* Bytes of scratch that the router holds. */
 size_t setting_scratch(const struct setting *s);

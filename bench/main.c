@@ -1,0 +1,84 @@
+/*
+ * moesim-bench: measures moesim on this machine, beside the machine's limits and other programs.
+ */
+#include <omp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cblas.h>
+
+#include "bench/ggml.h"
+#include "bench/options.h"
+#include "bench/parts/parts.h"
+#include "cli/provenance.h"
+#include "sim/layer/products.h"
+
+#include <moesim/kernels.h>
+
+#include "version.h"
+
+const struct bench_part bench_parts[] = {
+    {"machine", "multiply-adds, bandwidth, and the BLAS that is bound", part_machine},
+    {"route", "softmax-topk and expert-choice beside PyTorch, numpy and ggml", part_route},
+    {"routers", "every router beside softmax-topk", part_routers},
+    {"gate", "the gate's product, and what routing adds to it", part_gate},
+    {"layer", "the MoE layer beside PyTorch and ggml", part_layer},
+    {"placement", "placing the experts of 61 layers", part_placement},
+    {"cost", "pricing a routed layer", part_cost},
+    {"trace", "reading recorded decisions", part_trace},
+    {"workload", "drawing gate columns", part_workload},
+    {NULL, NULL, NULL},
+};
+
+static bool is_asked_for(const struct bench_options *o, const char *name)
+{
+    for (uint32_t i = 0; i < o->n_parts; i++)
+        if (strcmp(o->part[i], name) == 0)
+            return true;
+    return o->n_parts == 0;
+}
+
+static void print_stamp(const struct bench *bench)
+{
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    printf("moesim %s (%s), %s, %s, %s\n", MOESIM_VERSION, MOESIM_REVISION, provenance_compiler(), provenance_cpu(),
+           provenance_blas());
+    printf("%d threads (OMP_WAIT_POLICY %s), routing %s, experts %s; medians of %u repeats%s%s\n\n",
+           omp_get_max_threads(), policy ? policy : "unset", moesim_kernel_path(),
+           moesim_products_path(moesim_products_find(bench->options.products)), bench->options.repeats,
+           bench->ggml ? "; ggml is " : "", bench->ggml ? ggml_name(bench->ggml) : "");
+}
+
+/* Threads that wait sleep instead of spinning, so that processor time is work; OpenMP reads that when it is loaded. */
+static void start_again(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || setenv("OMP_WAIT_POLICY", "passive", 1))
+        return;
+    execv("/proc/self/exe", argv);
+}
+
+int main(int argc, char **argv)
+{
+    start_again(argv);
+    static struct bench bench;
+    struct options options;
+    options_read(&options, argc, argv);
+    bench.options = options.bench;
+    signal(SIGPIPE, SIG_IGN); /* a peer that dies is told by its silence */
+    if (bench.options.threads)
+        omp_set_num_threads((int)bench.options.threads);
+    openblas_set_num_threads(1);
+    if (!moesim_products_find(bench.options.products))
+        bench_stop("no products '%s' here: avx2-fma, portable or openblas", bench.options.products);
+    if (bench.options.ggml && !bench.options.list)
+        bench.ggml = ggml_load(bench.options.ggml);
+    if (!bench.options.list)
+        print_stamp(&bench);
+    for (const struct bench_part *part = bench_parts; part->name; part++)
+        if (is_asked_for(&bench.options, part->name))
+            part->measure(&bench);
+    return 0;
+}

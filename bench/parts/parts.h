@@ -1,0 +1,19 @@
+/*
+ * The parts of the bench: each goes through its table of figures, sets one up, has it measured and takes it down.
+ */
+#ifndef BENCH_PARTS_H
+#define BENCH_PARTS_H
+
+#include "bench/bench.h"
+
+void part_machine(struct bench *bench);
+void part_route(struct bench *bench);
+void part_routers(struct bench *bench);
+void part_gate(struct bench *bench);
+void part_layer(struct bench *bench);
+void part_placement(struct bench *bench);
+void part_cost(struct bench *bench);
+void part_trace(struct bench *bench);
+void part_workload(struct bench *bench);
+
+#endif
