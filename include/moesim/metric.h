@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include <moesim/arena.h>
+#include <moesim/batch.h>
 #include <moesim/plan.h>
 #include <moesim/status.h>
 
@@ -83,16 +85,51 @@ MOESIM_API double moesim_load_churn(const double *now, const double *before, uin
 
 /* ---- metrics of router scores; rows without a finite value are left out; NaN where none is left ---- */
 
-/* The router's confidence over n_experts logits a row, both in one pass: entropy = mean_t -sum_e p ln(p + 1e-9) with p
- * the row's softmax, and z = mean_t (logsumexp_e l)^2. */
+/* The router's confidence over n_experts logits a row, both in one pass: entropy = mean_t -sum_e p ln p with p the
+ * row's softmax, and z = mean_t (logsumexp_e l)^2. Each row's two figures are float; they are added up in double over
+ * runs of MOESIM_RUN_TOKENS rows, row t in lane t mod 8, a run's lanes by sum of ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 +
+ * 7)), then runs in order. */
 struct moesim_confidence {
     double entropy, z;
 };
 MOESIM_API struct moesim_confidence moesim_router_confidence(const float *logits, size_t stride, uint32_t n_tokens,
                                                              uint32_t n_experts);
 
-/* mean over pairs (t, t - lag) of one sequence of |E_t intersect E_(t-lag)| / |E_t|, over kept or refused choices
- * alike; NaN without such a pair. `sequence_id` NULL = one sequence. */
-MOESIM_API double moesim_lag_overlap(const struct moesim_plan *plan, const uint32_t *sequence_id, uint32_t lag);
+/* The sums of one run. */
+struct moesim_confidence_run {
+    double entropy[8], square[8];
+    uint32_t n_rows;
+};
+
+/* ---- all that is counted over the tokens of a plan, in one pass ---- */
+
+/* What of it is dear and wanted. */
+enum moesim_survey_wants { MOESIM_SURVEY_CONFIDENCE = 1, MOESIM_SURVEY_LAG1 = 2, MOESIM_SURVEY_LAG64 = 4 };
+
+/* What a pass has found; padding is no token. */
+struct moesim_survey_result {
+    const uint64_t *assigned, *kept;     /* [n_experts] as moesim_plan_count's, until the next pass */
+    uint64_t n_kept;                     /* pairs */
+    uint32_t n_tokens, n_served;         /* tokens, and those with a kept pair */
+    double lag1_overlap, lag64_overlap;  /* mean over pairs (t, t - lag) of one sequence of |E_t intersect E_(t-lag)| /
+                                            |E_t|, over kept and refused choices alike; NaN without such a pair, and
+                                            where not wanted */
+    struct moesim_confidence confidence; /* of the batch's columns; NaN where not wanted, or there are too few */
+};
+
+/* Room for passes over plans of up to max_tokens tokens and n_experts experts. */
+struct moesim_survey;
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_survey_init(uint32_t max_tokens, uint32_t n_experts,
+                                                                   struct moesim_arena *arena,
+                                                                   struct moesim_survey **survey,
+                                                                   struct moesim_error *err);
+/* Bytes of that room. */
+MOESIM_API uint64_t moesim_survey_bytes(uint32_t max_tokens, uint32_t n_experts);
+/* The room for plan->confidence, which the pass fills where the router has not. */
+MOESIM_API struct moesim_confidence_run *moesim_survey_confidence(struct moesim_survey *survey);
+/* Passes over a valid plan; the same bits on any number of threads. */
+MOESIM_API void moesim_survey_pass(struct moesim_survey *survey, const struct moesim_plan *plan,
+                                   const struct moesim_batch *batch, uint32_t wants,
+                                   struct moesim_survey_result *result);
 
 #endif

@@ -5,6 +5,7 @@
 #ifndef MOESIM_PLAN_H
 #define MOESIM_PLAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,8 @@
 #define MOESIM_NO_EXPERT UINT32_MAX
 #define MOESIM_UNLIMITED UINT32_MAX
 #define MOESIM_MAX_AUX 8
+
+struct moesim_confidence_run; /* metric.h */
 
 /* What became of a pair (token, expert). */
 enum moesim_fate {
@@ -57,6 +60,11 @@ struct moesim_plan {
 
     const char *note; /* what people should know about these decisions (a solver's limit was reached); static text, NULL
                          = nothing */
+
+    /* How sure the tokens' logits are, for the metrics: the host gives the room where it wants to know, and the kernels
+     * fill it where the pass that chooses has it at hand. */
+    struct moesim_confidence_run *confidence; /* [runs of MOESIM_RUN_TOKENS tokens]; NULL = not wanted */
+    bool has_confidence;                      /* it is filled */
 };
 
 /* An empty plan with room for `max_pairs` pairs, `n_groups` groups and, if n_slots > 0, the soft matrices; memory

@@ -1,86 +1,85 @@
 /* SPDX-License-Identifier: MIT
  *
- * Entropy and size of the router's scores. With d_e = l_e - l_max and S = sum e^d, a row's entropy is ln S - sum e^d d
- * / S and its size ln sum e^l = l_max + ln S. Rows are summed in chunks of a fixed length and the chunks in order, so
- * that the result has the same bits on any number of threads.
+ * Entropy and size of the router's scores: rows eight at a time, runs of rows side by side.
  */
-#include <moesim/kernels.h>
-#include <moesim/metric.h>
+#include "sim/contract/confidence.h"
 
 #include <math.h>
+#include <string.h>
 
-#include "sim/contract/logarithm.h"
-#include "sim/contract/kernels/rows.h"
+#define AT_ONCE 64u /* runs whose sums are kept */
 
-#define CHUNKS 64u
-#define TILE 64u /* rows whose logarithms are taken together */
-
-struct chunk_sum {
-    double entropy, z;
-    uint32_t n_rows;
-};
-
-/* -p ln(p + 1e-9), less than which p ln p is off by 1e-9 for every p well above that. */
-#define FLOOR 1e-9
-
-/* A row with NaN or +inf: NaN carries no probability, the +inf share it, and its size is that of its finite logits. */
-static void add_odd_row(const float *row, uint32_t n, struct chunk_sum *chunk)
+void confidence_of_run(const float *logits, size_t stride, uint32_t n_experts, const uint8_t *padding, uint32_t first,
+                       uint32_t last, struct moesim_confidence_run *run)
 {
-    double largest = -INFINITY, sum = 0, dot = 0;
-    uint32_t n_infinite = 0;
-    for (uint32_t e = 0; e < n; e++) {
-        n_infinite += row[e] == INFINITY;
-        largest = isfinite(row[e]) && row[e] > largest ? row[e] : largest;
-    }
-    if (largest == -INFINITY)
-        return;
-    for (uint32_t e = 0; e < n; e++)
-        if (isfinite(row[e])) {
-            sum += exp(row[e] - largest);
-            dot += exp(row[e] - largest) * (row[e] - largest);
+    const float *row[ROWS_LANES];
+    uint32_t token[ROWS_LANES], n = 0;
+    struct rows_confidence of;
+    memset(run, 0, sizeof *run);
+    for (uint32_t t = first; t < last; t++) {
+        if (!(padding && padding[t])) {
+            token[n] = t;
+            row[n++] = logits + t * stride;
         }
-    chunk->entropy += n_infinite > 0 ? log(n_infinite) : log(sum) - dot / sum;
-    chunk->z += (largest + log(sum)) * (largest + log(sum));
-    chunk->n_rows++;
+        if (n == 0 || (n < ROWS_LANES && t + 1 < last))
+            continue;
+        for (uint32_t l = n; l < ROWS_LANES; l++)
+            row[l] = row[n - 1];
+        moesim_rows()->confidence(row, n_experts, &of);
+        confidence_add(run, token, n, &of);
+        n = 0;
+    }
 }
 
-static void add_rows(const float *logits, size_t stride, uint32_t n_rows, uint32_t n, struct chunk_sum *chunk)
+/* The fixed tree of a sum of eight. */
+static double sum_of_lanes(const double x[8])
 {
-    struct rows_moments row[TILE];
-    float log_sum[TILE];
-    for (uint32_t t = 0; t < n_rows; t++)
-        row[t] = moesim_rows()->moments(logits + t * stride, n);
-    for (uint32_t t = 0; t < n_rows; t++)
-        log_sum[t] = moesim_ln(row[t].sum);
-    for (uint32_t t = 0; t < n_rows; t++) {
-        const double size = (double)row[t].max + log_sum[t];
-        if (row[t].sum != row[t].sum) {
-            add_odd_row(logits + t * stride, n, chunk);
-            continue;
-        }
-        chunk->entropy += log_sum[t] - (double)row[t].dot / row[t].sum - FLOOR * row[t].n_above;
-        chunk->z += size * size;
-        chunk->n_rows++;
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+}
+
+struct sums {
+    double entropy, square;
+    uint64_t n_rows;
+};
+
+static void add_runs(struct sums *all, const struct moesim_confidence_run *run, uint32_t n_runs)
+{
+    for (uint32_t i = 0; i < n_runs; i++) {
+        all->entropy += sum_of_lanes(run[i].entropy);
+        all->square += sum_of_lanes(run[i].square);
+        all->n_rows += run[i].n_rows;
     }
+}
+
+static struct moesim_confidence mean(const struct sums *all)
+{
+    if (all->n_rows == 0)
+        return (struct moesim_confidence){NAN, NAN};
+    return (struct moesim_confidence){all->entropy / (double)all->n_rows, all->square / (double)all->n_rows};
+}
+
+struct moesim_confidence confidence_of_runs(const struct moesim_confidence_run *run, uint32_t n_runs)
+{
+    struct sums all = {0};
+    add_runs(&all, run, n_runs);
+    return mean(&all);
 }
 
 struct moesim_confidence moesim_router_confidence(const float *logits, size_t stride, uint32_t n_tokens,
                                                   uint32_t n_experts)
 {
-    struct chunk_sum chunk[CHUNKS] = {{0}};
-#pragma omp parallel for schedule(static) if (n_tokens >= ROWS_PARALLEL)
-    for (uint32_t c = 0; c < CHUNKS; c++) {
-        const uint32_t last = (uint32_t)((uint64_t)n_tokens * (c + 1) / CHUNKS);
-        for (uint32_t t = (uint32_t)((uint64_t)n_tokens * c / CHUNKS); t < last; t += TILE)
-            add_rows(logits + t * stride, stride, last - t < TILE ? last - t : TILE, n_experts, &chunk[c]);
+    const uint32_t n_runs = n_tokens / MOESIM_RUN_TOKENS + (n_tokens % MOESIM_RUN_TOKENS > 0);
+    struct moesim_confidence_run run[AT_ONCE];
+    struct sums all = {0};
+    for (uint32_t from = 0; from < n_runs; from += AT_ONCE) {
+        const uint32_t n = n_runs - from < AT_ONCE ? n_runs - from : AT_ONCE;
+#pragma omp parallel for schedule(static) if (n > 1)
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t first = (from + i) * MOESIM_RUN_TOKENS, rest = n_tokens - first;
+            confidence_of_run(logits, stride, n_experts, NULL, first,
+                              rest < MOESIM_RUN_TOKENS ? n_tokens : first + MOESIM_RUN_TOKENS, &run[i]);
+        }
+        add_runs(&all, run, n);
     }
-    struct chunk_sum all = {0};
-    for (uint32_t c = 0; c < CHUNKS; c++) {
-        all.entropy += chunk[c].entropy;
-        all.z += chunk[c].z;
-        all.n_rows += chunk[c].n_rows;
-    }
-    if (all.n_rows == 0)
-        return (struct moesim_confidence){NAN, NAN};
-    return (struct moesim_confidence){all.entropy / all.n_rows, all.z / all.n_rows};
+    return mean(&all);
 }

@@ -41,7 +41,7 @@ const struct moesim_metric moesim_metrics[MOESIM_N_METRICS] = {
     ROW(EXPERTS_PER_TOKEN, "experts_per_token", "experts", COUNTED, NEITHER, MEAN,
         "mean number of experts a token gets", "sum_e m_e / T", "when there are tokens"),
     ROW(ROUTER_ENTROPY, "router_entropy", "nat", COUNTED, NEITHER, MEAN, "mean entropy of a token's router scores",
-        "mean_t -sum_e p_te ln(p_te + 1e-9)", "with gate logits"),
+        "mean_t -sum_e p_te ln p_te", "with gate logits"),
     ROW(ROUTER_Z, "router_z", "", COUNTED, LOWER, MEAN, "size of the logits as the z-loss sees it",
         "mean_t (ln sum_e exp l_te)^2", "with gate logits"),
     ROW(AUX_LOSS, "aux_loss", "", COUNTED, NEITHER, MEAN, "the router's auxiliary losses with their coefficients",

@@ -49,6 +49,7 @@ void moesim_plan_reset(struct moesim_plan *plan, const struct moesim_batch *batc
     plan->n_bad_rows = 0;
     plan->n_aux = 0;
     plan->note = NULL;
+    plan->has_confidence = false;
     plan->first[0] = 0;
 }
 

@@ -225,7 +225,7 @@ enum moesim_status moesim_cost_layer(const struct moesim_plan *plan, const struc
 
 void moesim_cost_flop(const struct moesim_plan *plan, const struct moesim_batch *batch,
                       const struct moesim_model *model, const struct moesim_cost_options *options, uint32_t tile_rows,
-                      const uint8_t *expert_kind, uint64_t *kept, struct moesim_cost *cost)
+                      const uint8_t *expert_kind, const uint64_t *kept, struct moesim_cost *cost)
 {
     const double none = (double)NAN;
     *cost = (struct moesim_cost){
@@ -246,7 +246,6 @@ void moesim_cost_flop(const struct moesim_plan *plan, const struct moesim_batch 
         .node_fanout = none,
     };
     uint64_t pairs = 0, tiled = 0;
-    moesim_plan_count(plan, NULL, kept);
     for (uint32_t e = 0; e < plan->n_experts; e++)
         if (!expert_kind || expert_kind[e] == MOESIM_EXPERT_FFN) {
             pairs += kept[e];

@@ -200,9 +200,9 @@ static inline uint32_t moesim_exchanges(const struct moesim_cost_options *option
 }
 
 /* The same FLOP and padding figures without a cluster (its fields become NaN, bytes and times too). `kept` [n_experts]
- * is set to moesim_plan_count's. */
+ * is moesim_plan_count's. */
 void moesim_cost_flop(const struct moesim_plan *plan, const struct moesim_batch *batch,
                       const struct moesim_model *model, const struct moesim_cost_options *options, uint32_t tile_rows,
-                      const uint8_t *expert_kind, uint64_t *kept, struct moesim_cost *cost);
+                      const uint8_t *expert_kind, const uint64_t *kept, struct moesim_cost *cost);
 
 #endif

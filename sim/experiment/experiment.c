@@ -96,14 +96,11 @@ static enum moesim_status create_buffers(struct moesim_experiment *e, struct moe
     struct moesim_arena *arena = e->arena;
     e->device = moesim_alloc(arena, p->n_tokens, sizeof *e->device);
     e->group_start = moesim_alloc(arena, (size_t)groups + 1, sizeof *e->group_start);
-    e->assigned = moesim_alloc(arena, experts, sizeof *e->assigned);
-    e->kept = moesim_alloc(arena, experts, sizeof *e->kept);
     e->mean_assigned = moesim_alloc(arena, experts, sizeof *e->mean_assigned);
     e->mean_kept = moesim_alloc(arena, experts, sizeof *e->mean_kept);
     e->gini_scratch = moesim_alloc(arena, experts, sizeof *e->gini_scratch);
     e->plan_scratch = moesim_alloc(arena, moesim_plan_check_scratch(experts, e->shape.max_pairs), 1);
-    if (!e->device || !e->group_start || !e->assigned || !e->kept || !e->mean_assigned || !e->mean_kept ||
-        !e->gini_scratch || !e->plan_scratch)
+    if (!e->device || !e->group_start || !e->mean_assigned || !e->mean_kept || !e->gini_scratch || !e->plan_scratch)
         return no_memory(err, p);
     const size_t states = (size_t)p->n_tokens * p->model.d_model;
     if (e->made_hidden && !(e->hidden = moesim_alloc(arena, states, sizeof(float))))
@@ -112,7 +109,14 @@ static enum moesim_status create_buffers(struct moesim_experiment *e, struct moe
         return no_memory(err, p);
     moesim_home_devices(e->device, p->n_tokens, e->env.n_devices);
     e->n_homed = p->n_tokens;
-    return moesim_plan_init(&e->plan, p->n_tokens, experts, groups, e->shape.max_pairs, e->shape.n_slots, arena, err);
+    enum moesim_status status =
+        moesim_plan_init(&e->plan, p->n_tokens, experts, groups, e->shape.max_pairs, e->shape.n_slots, arena, err);
+    if (status == MOESIM_OK)
+        status = moesim_survey_init(p->n_tokens, experts, arena, &e->survey, err);
+    e->survey_wants = experiment_survey_wants(e);
+    if (status == MOESIM_OK && e->survey_wants & MOESIM_SURVEY_CONFIDENCE)
+        e->plan.confidence = moesim_survey_confidence(e->survey);
+    return status;
 }
 
 static enum moesim_status create_layer_router(struct moesim_experiment *e, uint32_t l, struct moesim_error *err)

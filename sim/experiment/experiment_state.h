@@ -56,11 +56,13 @@ struct moesim_experiment {
     bool made_hidden; /* mode execute on a workload without hidden states */
     float *hidden, *output, *previous_columns;
     uint32_t *device, *group_start;
-    uint32_t n_homed;          /* tokens that `device` stands for */
-    uint64_t *assigned, *kept; /* [n_experts] of one plan */
+    uint32_t n_homed; /* tokens that `device` stands for */
     double *mean_assigned, *mean_kept, *gini_scratch;
     void *plan_scratch;
     struct moesim_plan plan;
+    struct moesim_survey *survey;
+    uint32_t survey_wants;              /* enum moesim_survey_wants */
+    struct moesim_survey_result found;  /* in `plan` */
     struct experiment_layer *layer;     /* [n_layers] */
     struct experiment_pricing *pricing; /* [n_points] */
     uint32_t n_points;
@@ -70,8 +72,11 @@ struct moesim_experiment {
     uint32_t n_plan_notes; /* layer steps that had one */
 };
 
-/* Notes the metrics of one routed layer that do not depend on the cluster, in every point's tally. */
-void experiment_note_routing(struct moesim_experiment *e, const struct moesim_batch *batch, uint32_t layer);
+/* What any point's metrics want counted of a plan. */
+uint32_t experiment_survey_wants(const struct moesim_experiment *e);
+
+/* Notes the metrics of one routed and surveyed layer that do not depend on the cluster, in every point's tally. */
+void experiment_note_routing(struct moesim_experiment *e, uint32_t layer);
 
 /* Before a step: makes the placements that are due and notes what moving the experts costs, on layer 0 for all. */
 MOESIM_MUST_CHECK enum moesim_status experiment_place(struct moesim_experiment *e, struct moesim_error *err);

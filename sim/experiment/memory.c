@@ -44,5 +44,6 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
     const uint64_t gates = (uint64_t)m->layers * (columns + (uint64_t)m->d_model * shape.n_columns * 4);
     return columns * 2 + gates + shape.max_pairs * pair + experts + activations +
            (p->has_cluster ? moesim_placing_bytes(p, shape.n_experts ? shape.n_experts : m->experts) : 0) +
+           moesim_survey_bytes(p->n_tokens, m->experts) +
            moesim_tally_bytes(p->measure, m->layers, p->steps, m->experts);
 }

@@ -21,77 +21,62 @@ static bool wanted(const struct moesim_experiment *e, uint32_t metric)
     return any;
 }
 
-static void note_loads(struct moesim_experiment *e, uint32_t l)
+static void note_loads(struct moesim_experiment *e, const struct moesim_survey_result *found, uint32_t l)
 {
     const uint32_t n = e->shape.n_experts;
     struct experiment_layer *layer = &e->layer[l];
     double *swap = layer->previous_load;
     layer->previous_load = layer->load;
     layer->load = swap;
-    moesim_plan_count(&e->plan, e->assigned, e->kept);
     for (uint32_t i = 0; i < n; i++) {
-        layer->load[i] = (double)e->assigned[i];
-        layer->batch_assigned[i] += e->assigned[i];
-        layer->batch_kept[i] += e->kept[i];
+        layer->load[i] = (double)found->assigned[i];
+        layer->batch_assigned[i] += found->assigned[i];
+        layer->batch_kept[i] += found->kept[i];
     }
     for (uint32_t i = 0; i < e->n_points; i++)
-        moesim_tally_loads(&e->pricing[i].tally, l, e->step, e->assigned, e->kept);
-    experiment_note(e, MOESIM_LOAD_CV, l, moesim_load_cv(layer->load, n));
-    experiment_note(e, MOESIM_MAX_VIO, l, moesim_max_vio(layer->load, n));
-    experiment_note(e, MOESIM_LOAD_ENTROPY, l, moesim_load_entropy(layer->load, n));
+        moesim_tally_loads(&e->pricing[i].tally, l, e->step, found->assigned, found->kept);
+    if (wanted(e, MOESIM_LOAD_CV))
+        experiment_note(e, MOESIM_LOAD_CV, l, moesim_load_cv(layer->load, n));
+    if (wanted(e, MOESIM_MAX_VIO))
+        experiment_note(e, MOESIM_MAX_VIO, l, moesim_max_vio(layer->load, n));
+    if (wanted(e, MOESIM_LOAD_ENTROPY))
+        experiment_note(e, MOESIM_LOAD_ENTROPY, l, moesim_load_entropy(layer->load, n));
     if (wanted(e, MOESIM_LOAD_GINI))
         experiment_note(e, MOESIM_LOAD_GINI, l, moesim_load_gini(layer->load, n, e->gini_scratch));
-    if (e->step > 0)
+    if (e->step > 0 && wanted(e, MOESIM_LOAD_CHURN))
         experiment_note(e, MOESIM_LOAD_CHURN, l, moesim_load_churn(layer->load, layer->previous_load, n));
 }
 
-static uint32_t count_tokens(const struct moesim_batch *batch)
-{
-    uint32_t n = batch->n_tokens;
-    for (uint32_t t = 0; batch->padding && t < batch->n_tokens; t++)
-        n -= batch->padding[t] != 0;
-    return n;
-}
-
-/* Kept pairs, and tokens that hold one; padding is not counted. */
-static void note_drops(struct moesim_experiment *e, const struct moesim_batch *batch, uint32_t l)
+static void note_drops(struct moesim_experiment *e, const struct moesim_survey_result *found, uint32_t l)
 {
     const struct moesim_plan *plan = &e->plan;
-    const uint32_t tokens = count_tokens(batch);
-    uint64_t kept = 0, served_tokens = 0;
-    for (uint32_t t = 0; t < plan->n_tokens; t++) {
-        uint32_t of_token = 0;
-        for (uint32_t i = plan->first[t]; i < plan->first[t + 1]; i++)
-            of_token += plan->fate[i] == MOESIM_KEPT;
-        kept += of_token;
-        served_tokens += of_token > 0;
-    }
     if (plan->n_wanted > 0)
-        experiment_note(e, MOESIM_DROPPED_FRACTION, l, 1 - (double)kept / (double)plan->n_wanted);
-    if (tokens > 0 && plan->n_slots == 0) {
-        experiment_note(e, MOESIM_DROPPED_TOKENS, l, 1 - (double)served_tokens / (double)tokens);
-        experiment_note(e, MOESIM_EXPERTS_PER_TOKEN, l, (double)kept / (double)tokens);
+        experiment_note(e, MOESIM_DROPPED_FRACTION, l, 1 - (double)found->n_kept / (double)plan->n_wanted);
+    if (found->n_tokens > 0 && plan->n_slots == 0) {
+        experiment_note(e, MOESIM_DROPPED_TOKENS, l, 1 - (double)found->n_served / (double)found->n_tokens);
+        experiment_note(e, MOESIM_EXPERTS_PER_TOKEN, l, (double)found->n_kept / (double)found->n_tokens);
     }
     experiment_note(e, MOESIM_BAD_ROWS, l, plan->n_bad_rows);
 }
 
-void experiment_note_routing(struct moesim_experiment *e, const struct moesim_batch *batch, uint32_t l)
+uint32_t experiment_survey_wants(const struct moesim_experiment *e)
 {
-    note_loads(e, l);
-    note_drops(e, batch, l);
+    const bool confidence = wanted(e, MOESIM_ROUTER_ENTROPY) || wanted(e, MOESIM_ROUTER_Z);
+    return (confidence ? MOESIM_SURVEY_CONFIDENCE : 0u) | (wanted(e, MOESIM_LAG1_OVERLAP) ? MOESIM_SURVEY_LAG1 : 0u) |
+           (wanted(e, MOESIM_LAG64_OVERLAP) ? MOESIM_SURVEY_LAG64 : 0u);
+}
+
+void experiment_note_routing(struct moesim_experiment *e, uint32_t l)
+{
+    const struct moesim_survey_result *found = &e->found;
+    note_loads(e, found, l);
+    note_drops(e, found, l);
     if (e->plan.n_aux > 0)
         experiment_note(e, MOESIM_AUX_LOSS, l, moesim_plan_aux_loss(&e->plan));
-    const bool by_confidence = wanted(e, MOESIM_ROUTER_ENTROPY) || wanted(e, MOESIM_ROUTER_Z);
-    if (by_confidence && batch->columns && batch->n_columns >= batch->n_experts) {
-        const struct moesim_confidence confidence =
-            moesim_router_confidence(batch->columns, batch->stride, batch->n_tokens, batch->n_experts);
-        experiment_note(e, MOESIM_ROUTER_ENTROPY, l, confidence.entropy);
-        experiment_note(e, MOESIM_ROUTER_Z, l, confidence.z);
-    }
-    if (wanted(e, MOESIM_LAG1_OVERLAP))
-        experiment_note(e, MOESIM_LAG1_OVERLAP, l, moesim_lag_overlap(&e->plan, batch->sequence_id, 1));
-    if (wanted(e, MOESIM_LAG64_OVERLAP))
-        experiment_note(e, MOESIM_LAG64_OVERLAP, l, moesim_lag_overlap(&e->plan, batch->sequence_id, 64));
+    experiment_note(e, MOESIM_ROUTER_ENTROPY, l, found->confidence.entropy);
+    experiment_note(e, MOESIM_ROUTER_Z, l, found->confidence.z);
+    experiment_note(e, MOESIM_LAG1_OVERLAP, l, found->lag1_overlap);
+    experiment_note(e, MOESIM_LAG64_OVERLAP, l, found->lag64_overlap);
 }
 
 static void note_cost(struct moesim_tally *tally, uint32_t l, uint32_t step, uint32_t tokens, uint32_t micro_batches,
@@ -172,17 +157,17 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
         struct moesim_cost cost;
         if (p->has_cluster) {
             enum moesim_status status =
-                moesim_placing_layer(&pricing->placing, e->step, l, &e->plan, batch, e->kept, err);
+                moesim_placing_layer(&pricing->placing, e->step, l, &e->plan, batch, e->found.kept, err);
             if (status != MOESIM_OK)
                 return status;
             status = moesim_cost_layer(&e->plan, batch, &pricing->placing.placement[l], &p->cluster, &p->model,
                                        &p->options, e->shape.expert_kind, &pricing->work, &cost, err);
             if (status != MOESIM_OK)
                 return status;
-            note_cost(&pricing->tally, l, e->step, count_tokens(batch), p->micro_batches, &cost);
+            note_cost(&pricing->tally, l, e->step, e->found.n_tokens, p->micro_batches, &cost);
             note_memory(e, pricing, l);
         } else {
-            moesim_cost_flop(&e->plan, batch, &p->model, &p->options, 1, e->shape.expert_kind, e->kept, &cost);
+            moesim_cost_flop(&e->plan, batch, &p->model, &p->options, 1, e->shape.expert_kind, e->found.kept, &cost);
         }
         moesim_tally_set(&pricing->tally, MOESIM_FLOP_EXPERT, l, e->step, cost.flop_expert);
         moesim_tally_set(&pricing->tally, MOESIM_FLOP_PADDED, l, e->step, cost.flop_padded);

@@ -106,7 +106,7 @@ static void execute(struct moesim_experiment *e, uint32_t l, const struct moesim
     const double layer_s = now_s() - start;
     const struct moesim_cost_options as_run = {.padding = MOESIM_PADDING_NONE};
     struct moesim_cost flop;
-    moesim_cost_flop(&e->plan, batch, &e->first->model, &as_run, 1, e->shape.expert_kind, e->kept, &flop);
+    moesim_cost_flop(&e->plan, batch, &e->first->model, &as_run, 1, e->shape.expert_kind, e->found.kept, &flop);
     experiment_note(e, MOESIM_CPU_TIME_LAYER, l, layer_s);
     const struct moesim_model *model = &e->first->model;
     const double shared = (double)model->shared_experts * batch->n_tokens * moesim_model_flop_per_pair(model);
@@ -137,9 +137,10 @@ static enum moesim_status step_layer(struct moesim_experiment *e, uint32_t l, st
     if (status != MOESIM_OK)
         return status;
     experiment_note(e, MOESIM_CPU_TIME_ROUTE, l, route_s);
+    moesim_survey_pass(e->survey, &e->plan, batch, e->survey_wants, &e->found);
     if (e->first->mode == MOESIM_MODE_EXECUTE)
         execute(e, l, batch);
-    experiment_note_routing(e, batch, l);
+    experiment_note_routing(e, l);
     if (l == 0)
         e->global_tokens += batch->n_tokens;
     keep_columns(e, batch);

@@ -13,8 +13,10 @@
 
 #include "sim/contract/kernels/rows_choose.h"
 #include "sim/contract/kernels/rows_draws.h"
+#include "sim/contract/kernels/rows_pairs.h"
 #include "sim/contract/kernels/rows_project.h"
 #include "sim/contract/kernels/rows_scores.h"
+#include "sim/contract/kernels/rows_confidence.h"
 
 #define SCAN_AHEAD 24 /* rows that are asked for before they are needed: a scan takes one cache line of each */
 
@@ -86,41 +88,6 @@ static double rows_size(const float *row, uint32_t n)
 {
     const struct rows_norm s = softmax_of(row, n, row_max(row, n), NULL);
     return size_of(&s, row, n);
-}
-
-/* Adds the moments of n_vectors times eight logits, of which the missing ones of the last are -inf. */
-SIDE_BY_SIDE void add_moments(const int n_vectors, const v8f *x, float max, v8f *sum, v8f *dot, v8f *n_above)
-{
-    v8f d[MOST_VECTORS], e[MOST_VECTORS];
-    EACH d[j] = x[j] - splat(max);
-    exps_below_0(n_vectors, d, e);
-    EACH *sum += e[j];
-    EACH *dot += pick(d[j] < splat(-88.0f), splat(0.0f), e[j] * d[j]);
-    EACH *n_above += pick(e[j] > splat(1e-8f), splat(1.0f), splat(0.0f));
-}
-
-static struct rows_moments moments_of(const float *row, uint32_t n, float max)
-{
-    v8f sum = splat(0.0f), dot = splat(0.0f), n_above = splat(0.0f);
-    uint32_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        add_moments(2, (v8f[]){load8(row + i), load8(row + i + 8)}, max, &sum, &dot, &n_above);
-    for (; i < n; i += 8)
-        add_moments(1, (v8f[]){load_some(row + i, n - i)}, max, &sum, &dot, &n_above);
-    return (struct rows_moments){max, sum_lanes(sum), sum_lanes(dot), sum_lanes(n_above)};
-}
-
-static struct rows_moments rows_moments(const float *row, uint32_t n)
-{
-    const float max = row_max(row, n);
-    struct rows_moments all = moments_of(row, n < SUM_COLUMNS ? n : SUM_COLUMNS, max);
-    for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS) {
-        const struct rows_moments part = moments_of(row + i, n - i < SUM_COLUMNS ? n - i : SUM_COLUMNS, max);
-        all.sum += part.sum;
-        all.dot += part.dot;
-        all.n_above += part.n_above;
-    }
-    return all;
 }
 
 /* ---- scores of columns ---- */
@@ -455,46 +422,6 @@ static void set_values(const struct rows_select *s, const float *const row[8], f
             values[l * (size_t)n + e] += s->bias[e];
 }
 
-/* Softmax scores of the k best logits, and nothing else: what most routers ask for. */
-static bool is_plain(const struct rows_select *s)
-{
-    return s->score == MOESIM_SOFTMAX && s->want_score && !s->shift && !s->by_score && !s->sum && !s->squares &&
-           s->n_groups <= 1;
-}
-
-/* sum_exps_part() of two rows side by side, from column `first` on. */
-static inline __attribute__((always_inline)) void sum_two_parts(const float *const row[2], uint32_t first, uint32_t n,
-                                                                float max_0, float max_1, v8f part[2])
-{
-    const uint32_t last = n - first < SUM_COLUMNS ? n : first + SUM_COLUMNS;
-    v8f e[2];
-    part[0] = part[1] = splat(0.0f);
-    for (uint32_t i = first; i < last; i += 8) {
-        e[0] = load_some(row[0] + i, last - i) - splat(max_0);
-        e[1] = load_some(row[1] + i, last - i) - splat(max_1);
-        exps_below_0(2, e, e);
-        part[0] += e[0];
-        part[1] += e[1];
-    }
-}
-
-/* The sums of softmax over eight rows of finite values, in a vector. */
-static inline v8f plain_sums(const float *const row[8], uint32_t n, v8f max)
-{
-    v8f part[8];
-    for (int l = 0; l < 8; l += 2) {
-        sum_two_parts(row + l, 0, n, max[l], max[l + 1], part + l);
-        for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS) {
-            v8f more[2];
-            sum_two_parts(row + l, i, n, max[l], max[l + 1], more);
-            part[l] += more[0];
-            part[l + 1] += more[1];
-        }
-    }
-    transpose8(part);
-    return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
-}
-
 static void select_plain(const struct rows_select *s, const float *const row[8], uint32_t *const expert[8],
                          float *const score[8])
 {
@@ -503,9 +430,12 @@ static void select_plain(const struct rows_select *s, const float *const row[8],
         struct rows_norm norm[8];
         find_norms(s, row, NULL, expert, norm);
         chosen_scores(s, row, norm, expert, score);
+        if (s->confidence)
+            rows_confidence(row, s->n, s->confidence);
         return;
     }
-    const v8f sum = plain_sums(row, s->n, top[0]);
+    const v8f sum =
+        s->confidence ? sums_and_confidence(row, s->n, top[0], s->confidence) : plain_sums(row, s->n, top[0], NULL);
     for (uint32_t c = 0; c < s->k; c++) {
         const v8f y = exp8_below_0(top[c] - top[0]) / sum;
         for (int l = 0; l < 8; l++)
@@ -520,7 +450,7 @@ static void rows_select8(const struct rows_select *s, const float *const row[8],
     struct rows_norm norm[8] = {0};
     const float *v[8];
     memcpy(v, row, sizeof v);
-    if (is_plain(s)) {
+    if (rows_is_plain(s)) {
         select_plain(s, row, expert, score);
         return;
     }
@@ -566,7 +496,8 @@ const struct rows_kernels ROWS_KERNELS = {
     .add_scores = rows_add_scores,
     .sum_scores = rows_sum_scores,
     .size = rows_size,
-    .moments = rows_moments,
+    .confidence = rows_confidence,
+    .shared = rows_shared,
     .norm = rows_norm,
     .scores_at = rows_scores_at,
     .scan = rows_scan,

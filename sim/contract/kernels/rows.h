@@ -14,10 +14,18 @@
 #include <moesim/random.h>
 
 #define ROWS_LANES 8       /* rows that one select() call takes */
+#define BLOCK_K 16         /* most choices that a row of eight keeps in registers and stack */
 #define ROWS_RANKED 256    /* most values that rank_above() puts in order */
 #define ROWS_COLUMNS 16    /* most columns of a scan: a cache line of each row */
 #define ROWS_PROJECTED 4   /* rows that one project() call takes */
 #define ROWS_PARALLEL 1024 /* fewer rows are not worth waking a second thread */
+
+/* How sure eight rows of logits are: -sum p ln p over their softmax p, and ln sum exp l. NaN for a row without a finite
+ * value. In a row with NaN or +inf: NaN carries no probability, the +inf share it, and the size is that of the finite
+ * logits. */
+struct rows_confidence {
+    float entropy[ROWS_LANES], size[ROWS_LANES];
+};
 
 /* What to choose from each row. */
 struct rows_select {
@@ -32,11 +40,20 @@ struct rows_select {
     double *sum;     /* [n] += the scores, divided by their sum over experts if they do not add up to 1 by themselves */
     double *squares; /* += (ln sum exp logit)^2, for softmax */
 
+    struct rows_confidence *confidence; /* of the rows, unless NULL; only where rows_is_plain() */
+
     /* groups of experts, by score only; n_groups 0 or 1 = none */
     uint32_t n_groups, topk_groups; /* topk_groups 0 = k / n_groups experts from each group */
     enum moesim_group_score group_score;
     uint32_t group_best; /* how many of a group's best scores topk adds up */
 };
+
+/* Softmax scores of the k best logits, and nothing else: what most routers ask for. */
+static inline bool rows_is_plain(const struct rows_select *s)
+{
+    return s->score == MOESIM_SOFTMAX && s->want_score && !s->shift && !s->by_score && !s->sum && !s->squares &&
+           s->n_groups <= 1 && s->k <= BLOCK_K;
+}
 
 /* Floats of scratch that select() uses for its eight rows when it compares by score or adds up. */
 static inline size_t rows_scratch(uint32_t n, uint32_t n_groups)
@@ -85,12 +102,6 @@ struct rows_orders {
     uint32_t *order;              /* [n_columns][n_rows] whole numbers of their order, as in orders.h */
 };
 
-/* Of one row of logits x: its largest, and over e^d with d = x - largest the sum, the sum times d, and how many are
- * above 1e-8. */
-struct rows_moments {
-    float max, sum, dot, n_above;
-};
-
 struct rows_kernels {
     const char *name;
     float (*exp)(float x);
@@ -107,8 +118,9 @@ struct rows_kernels {
                        float *values, double *sum);
     /* ln sum exp l over the row's finite logits; NaN where there are none. */
     double (*size)(const float *row, uint32_t n);
-    /* sum is NaN for a row with NaN or +inf, or without a finite value. */
-    struct rows_moments (*moments)(const float *row, uint32_t n);
+    void (*confidence)(const float *const row[ROWS_LANES], uint32_t n, struct rows_confidence *confidence);
+    /* How many pairs of equal experts there are between each of n tokens and the one `lag` before it; all have k. */
+    uint64_t (*shared)(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag);
     /* What a row's scores are made of; for other scores than softmax `sum` only tells a bad row (NaN) from others. */
     struct rows_norm (*norm)(enum moesim_score score, const float *row, uint32_t n);
     /* values[n]: logits of rows token[n] become their scores. */

@@ -11,8 +11,6 @@
 #include "sim/contract/kernels/lanes.h"
 #include "sim/contract/kernels/rows.h"
 
-#define BLOCK_K 16 /* most choices the eight-row path keeps in registers and stack */
-
 /* One row, any k, any values. */
 static void choose_row(const float *v, uint32_t n, uint32_t k, uint32_t *expert)
 {

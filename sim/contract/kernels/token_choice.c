@@ -11,6 +11,8 @@
 #include <moesim/random.h>
 #include <moesim/router.h>
 
+#include "sim/contract/confidence.h"
+
 enum moesim_status moesim_token_choice_init(const struct moesim_token_choice *p, const struct moesim_env *env,
                                             struct moesim_token_choice_scratch **scratch, struct moesim_error *err)
 {
@@ -140,6 +142,8 @@ static void choose_block(const struct token_choice *c, const struct rows_select 
         b->score[l] = b->score[l - 1];
     }
     moesim_rows()->select(select, b->row, values, b->expert, b->score);
+    if (select->confidence)
+        confidence_add(&c->plan->confidence[b->token[0] / CHUNK_TOKENS], b->token, b->n, select->confidence);
     if (c->rows)
         tell_chosen(c, b);
     b->n = 0;
@@ -247,6 +251,9 @@ static void withdraw_seconds(const struct token_choice *c, const struct chunk *c
 static void choose_and_count(struct token_choice *c, struct rows_select select, struct chunk *chunk)
 {
     const struct moesim_token_choice_scratch *s = c->scratch;
+    struct rows_confidence confidence;
+    if (c->plan->has_confidence)
+        select.confidence = &confidence;
     if (c->shift)
         select.shift = c->shift + (size_t)chunk->group * select.n;
     choose_chunk(c, select, chunk);
@@ -257,16 +264,27 @@ static void choose_and_count(struct token_choice *c, struct rows_select select, 
     token_choice_count(c, chunk);
 }
 
-/* Chunks side by side; with rows that are made, runs. */
+/* Whether the pass that chooses goes over the batch's own logits and has their sums of softmax at hand. */
+static bool has_confidence(const struct token_choice *c, const struct rows_select *select)
+{
+    return c->plan->confidence && c->logits && c->logits == c->batch->columns && c->stride == c->batch->stride &&
+           !c->shift && !(c->scratch->sums && c->scratch->sums->is_added) && rows_is_plain(select);
+}
+
+/* Runs side by side, and in a run one chunk after the other. */
 static void choose(struct token_choice *c)
 {
     const struct rows_select select = token_choice_select(c);
     struct moesim_token_choice_scratch *s = c->scratch;
-    const uint32_t n = c->rows ? runs_of(c) : s->n_chunks;
+    const uint32_t n = runs_of(c);
+    c->plan->has_confidence = has_confidence(c, &select);
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
-    for (uint32_t j = 0; j < n; j++)
-        for (uint32_t i = c->rows ? s->run[j] : j; i < (c->rows ? s->run[j + 1] : j + 1); i++)
+    for (uint32_t j = 0; j < n; j++) {
+        if (c->plan->has_confidence)
+            memset(&c->plan->confidence[j], 0, sizeof *c->plan->confidence);
+        for (uint32_t i = s->run[j]; i < s->run[j + 1]; i++)
             choose_and_count(c, select, &s->chunk[i]);
+    }
 }
 
 void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struct moesim_score_sums *sums)

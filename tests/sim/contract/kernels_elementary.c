@@ -153,7 +153,8 @@ struct built {
     double sum[3 * MOST], size, squares, entropy;
     double chances[MOST];
     float cut, normal[MOST], uniform[MOST], width[MOST], next_best;
-    struct rows_moments moments;
+    struct rows_confidence confidence, beside; /* of the rows, and from the pass that chooses */
+    uint64_t shared[3];
     bool is_added;
     uint32_t n_above, above[MOST];
     uint32_t n_found[ROWS_COLUMNS], found[ROWS_COLUMNS * 8], n_ordered, order[8 * 8];
@@ -207,7 +208,19 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         select.sum = b->sum;
         select.squares = &b->squares;
     }
+    if (rows_is_plain(&select))
+        select.confidence = &b->beside;
     rows->select(&select, row, values, expert, score);
+    rows->confidence(row, n, &b->confidence);
+    for (uint32_t l = 0; l < 8; l++) {
+        b->confidence.entropy[l] = isnan(b->confidence.entropy[l]) ? 99 : b->confidence.entropy[l];
+        b->confidence.size[l] = isnan(b->confidence.size[l]) ? 99 : b->confidence.size[l];
+        b->beside.entropy[l] = isnan(b->beside.entropy[l]) ? 99 : b->beside.entropy[l];
+        b->beside.size[l] = isnan(b->beside.size[l]) ? 99 : b->beside.size[l];
+    }
+    cr_assert(!select.confidence || memcmp(&b->beside, &b->confidence, sizeof b->beside) == 0);
+    for (uint32_t lag = 1; lag <= 3; lag++)
+        b->shared[lag - 1] = rows->shared(b->expert + lag * select.k, 8 - lag, select.k, lag);
     build_columns(rows, select, x, b);
     rows->scores(select.score, x, n, b->out);
     rows->add_scores(select.score, b->out, n, b->sum + MOST);
@@ -216,9 +229,6 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         b->width[j] = 1 + (float)(j % 3);
     b->is_added = rows->add_chances(x, x, 0.5f, 0.25f, b->width, n, b->chances);
     b->next_best = rows->next_best(x, n, n / 2, x[0]);
-    b->moments = rows->moments(x, n);
-    if (isnan(b->moments.sum) || isnan(b->moments.dot))
-        b->moments = (struct rows_moments){.max = b->moments.max};
     b->next_best = isnan(b->next_best) ? 99 : b->next_best;
     for (uint32_t j = 0; j < n; j++)
         b->out[2 * n + j] = rows->exp(x[j]);

@@ -88,7 +88,7 @@ Test(cost, compute_bound_and_shared_experts)
 Test(cost, padding_by_hand)
 {
     struct scene s;
-    uint64_t kept[4];
+    const uint64_t kept[4] = {2, 1, 2, 2};
     const struct moesim_cost_options tile = {.padding = MOESIM_PADDING_TILE},
                                      capacity = {.padding = MOESIM_PADDING_CAPACITY};
     struct moesim_cost flop;
@@ -111,8 +111,6 @@ Test(cost, padding_by_hand)
     NEAR(s.cost.time_compute_s, 0.125 + (6000 + 8 * 920) / 1e5 + 2 * (2 + 8) * 400 / 1e5);
     moesim_cost_flop(&s.plan, &s.batch, &s.model, &capacity, 4, NULL, kept, &flop);
     NEAR(flop.flop_padded, 32 * 6000);
-    const uint64_t counted[4] = {2, 1, 2, 2};
-    cr_assert_arr_eq(kept, counted, sizeof kept);
     for (int i = 0; i < 4; i++)
         s.plan.capacity[i] = MOESIM_UNLIMITED; /* device 0's group: its kept pairs, 2, instead of 8 slots */
     scene_price(&s, MOESIM_PADDING_CAPACITY, NULL);

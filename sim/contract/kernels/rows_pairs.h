@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Experts that nearby tokens have in common, for the two builds of rows.c: ids are compared without branches, one
+ * token's with each of another's.
+ */
+#ifndef MOESIM_KERNELS_ROWS_PAIRS_H
+#define MOESIM_KERNELS_ROWS_PAIRS_H
+
+#include "sim/contract/kernels/lanes.h"
+#include "sim/contract/kernels/rows.h"
+#include "sim/contract/kernels/rows_choose.h"
+
+static inline v8i load_ids(const uint32_t *p)
+{
+    v8i v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static uint32_t shared_of_token(const uint32_t *a, const uint32_t *b, uint32_t k)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < k; i++)
+        for (uint32_t j = 0; j < k; j++)
+            n += a[i] == b[j];
+    return n;
+}
+
+static inline uint64_t sum_ids(v8i x)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < 8; i++)
+        sum += (uint32_t)x[i];
+    return sum;
+}
+
+/* Of one or two experts a token, eight pairs at a time: with those as many tokens before, and those exchanged. */
+static inline __attribute__((always_inline)) uint64_t shared_of_few(const uint32_t *expert, uint32_t n,
+                                                                    const uint32_t k, size_t lag)
+{
+    v8i count = splat_id(0);
+    uint32_t t = 0;
+    for (; t + 8 / k <= n; t += 8 / k) {
+        const v8i own = load_ids(expert + (size_t)t * k), other = load_ids(expert + (size_t)t * k - lag * k);
+        count -= own == other;
+        if (k == 2)
+            count -= own == __builtin_shufflevector(other, other, 1, 0, 3, 2, 5, 4, 7, 6);
+    }
+    uint64_t sum = sum_ids(count);
+    for (; t < n; t++)
+        sum += shared_of_token(expert + (size_t)t * k, expert + (size_t)t * k - lag * k, k);
+    return sum;
+}
+
+/* Of three to eight: a token's in one vector, beside each of the other's. */
+static inline __attribute__((always_inline)) uint64_t shared_of_several(const uint32_t *expert, uint32_t n,
+                                                                        const uint32_t k, size_t lag)
+{
+    v8i count = splat_id(0);
+    uint32_t t = 0;
+    for (; (size_t)t * k + 8 <= (size_t)n * k; t++) {
+        const uint32_t *other = expert + (size_t)t * k - lag * k;
+        const v8i own = load_ids(expert + (size_t)t * k);
+        for (uint32_t j = 0; j < k; j++)
+            count -= own == splat_id((int32_t)other[j]);
+    }
+    for (uint32_t i = k; i < 8; i++) /* of the tokens after */
+        count[i] = 0;
+    uint64_t sum = sum_ids(count);
+    for (; t < n; t++)
+        sum += shared_of_token(expert + (size_t)t * k, expert + (size_t)t * k - lag * k, k);
+    return sum;
+}
+
+static uint64_t rows_shared(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag)
+{
+    uint64_t sum = 0;
+    switch (k) {
+    case 1:
+        return shared_of_few(expert, n, 1, lag);
+    case 2:
+        return shared_of_few(expert, n, 2, lag);
+    case 4:
+        return shared_of_several(expert, n, 4, lag);
+    case 8:
+        return shared_of_several(expert, n, 8, lag);
+    default:
+        if (k < 8)
+            return shared_of_several(expert, n, k, lag);
+        for (uint32_t t = 0; t < n; t++)
+            sum += shared_of_token(expert + (size_t)t * k, expert + (size_t)t * k - (size_t)lag * k, k);
+        return sum;
+    }
+}
+
+#endif
