@@ -56,7 +56,7 @@ static void lay_tokens_out(struct moesim_transformer *m, uint32_t n_tokens)
 }
 
 enum moesim_status moesim_transformer_forward(struct moesim_transformer *model, enum moesim_phase phase, uint32_t step,
-                                              uint32_t micro_batch, const struct moesim_sample *sample,
+                                              uint32_t micro_batch, const struct moesim_sequences *sample,
                                               struct moesim_error *err)
 {
     struct moesim_transformer *m = model;
@@ -84,7 +84,7 @@ enum moesim_status moesim_transformer_forward(struct moesim_transformer *model, 
     return MOESIM_OK;
 }
 
-void moesim_transformer_losses(const struct moesim_transformer *model, const struct moesim_sample *sample,
+void moesim_transformer_losses(const struct moesim_transformer *model, const struct moesim_sequences *sample,
                                float *token_loss)
 {
     moesim_head_run(&model->head, model->last, sample->target, model->n_tokens, 0, false, token_loss, NULL);
@@ -124,7 +124,7 @@ static void clear_embedding(struct moesim_transformer *m, bool add)
         memset(e->d_w, 0, (size_t)e->d_model * moesim_panel_columns(e->products, e->vocabulary) * sizeof(float));
 }
 
-enum moesim_status moesim_transformer_backward(struct moesim_transformer *model, const struct moesim_sample *sample,
+enum moesim_status moesim_transformer_backward(struct moesim_transformer *model, const struct moesim_sequences *sample,
                                                float loss_scale, float aux_scale, bool add, float *token_loss,
                                                struct moesim_error *err)
 {

@@ -15,7 +15,7 @@
 #include "sim/transformer/norm.h"
 
 /* Tokens of some whole sequences one after the other, and what each is to predict. Borrowed for the call. */
-struct moesim_sample {
+struct moesim_sequences {
     uint32_t n_sequences;   /* at most the config's */
     const uint32_t *token;  /* [n_sequences * sequence] below the vocabulary */
     const uint32_t *target; /* the same; MOESIM_NO_TARGET = no loss */
@@ -73,18 +73,18 @@ void moesim_transformer_finish(struct moesim_transformer *model);
 /* Runs a sample up to the last norm. `step` counts micro-batches; noise and jitter are on in phase train only. */
 MOESIM_MUST_CHECK enum moesim_status
 moesim_transformer_forward(struct moesim_transformer *model, enum moesim_phase phase, uint32_t step,
-                           uint32_t micro_batch, const struct moesim_sample *sample, struct moesim_error *err);
+                           uint32_t micro_batch, const struct moesim_sequences *sample, struct moesim_error *err);
 
 /* token_loss [n_tokens] in nats of what was run forward. */
-void moesim_transformer_losses(const struct moesim_transformer *model, const struct moesim_sample *sample,
+void moesim_transformer_losses(const struct moesim_transformer *model, const struct moesim_sequences *sample,
                                float *token_loss);
 
 /* The same, and the gradients of loss_scale * sum of the token losses + aux_scale * the auxiliary losses of all layers,
  * overwritten or, with `add`, added to. */
 MOESIM_MUST_CHECK enum moesim_status moesim_transformer_backward(struct moesim_transformer *model,
-                                                                 const struct moesim_sample *sample, float loss_scale,
-                                                                 float aux_scale, bool add, float *token_loss,
-                                                                 struct moesim_error *err);
+                                                                 const struct moesim_sequences *sample,
+                                                                 float loss_scale, float aux_scale, bool add,
+                                                                 float *token_loss, struct moesim_error *err);
 
 /* Where in the model the last forward pass first made something that is no finite number, in words. */
 void moesim_transformer_blame(const struct moesim_transformer *model, char *text, size_t size);

@@ -22,7 +22,7 @@ Test(train_allocation, no_pass_allocates, .init = allocations_init, .timeout = 6
                                                             .d_ff = 48,
                                                             .activation = MOESIM_SWIGLU};
     struct moesim_arena *arena = moesim_arena_create(0);
-    const struct moesim_sample sample = bed_sample(&config, 1, arena);
+    const struct moesim_sequences sample = bed_sample(&config, 1, arena);
     float *token_loss = moesim_alloc(arena, moesim_transformer_tokens(&config), sizeof *token_loss);
     for (int i = 0; i < 3; i++) {
         struct moesim_transformer model;

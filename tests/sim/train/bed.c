@@ -28,8 +28,8 @@ struct moesim_router_choice bed_router(const char *spec, uint32_t top_k, struct 
     return (struct moesim_router_choice){.router = router, .params = params, .spec = spec};
 }
 
-struct moesim_sample bed_sample(const struct moesim_transformer_config *config, uint32_t seed,
-                                struct moesim_arena *arena)
+struct moesim_sequences bed_sample(const struct moesim_transformer_config *config, uint32_t seed,
+                                   struct moesim_arena *arena)
 {
     const uint32_t n = moesim_transformer_tokens(config);
     const struct moesim_random random = {.seed = seed, .stream = MOESIM_STREAM_TEST};
@@ -38,5 +38,5 @@ struct moesim_sample bed_sample(const struct moesim_transformer_config *config, 
         token[t] = moesim_random_below(&random, t, config->vocabulary);
     for (uint32_t t = 0; t < n; t++)
         target[t] = t % 7 == 5 ? MOESIM_NO_TARGET : token[t + 1];
-    return (struct moesim_sample){.n_sequences = config->n_sequences, .token = token, .target = target};
+    return (struct moesim_sequences){.n_sequences = config->n_sequences, .token = token, .target = target};
 }

@@ -11,7 +11,7 @@
 struct moesim_router_choice bed_router(const char *spec, uint32_t top_k, struct moesim_arena *arena);
 
 /* Seeded tokens, each to predict the next; every seventh has no target. */
-struct moesim_sample bed_sample(const struct moesim_transformer_config *config, uint32_t seed,
-                                struct moesim_arena *arena);
+struct moesim_sequences bed_sample(const struct moesim_transformer_config *config, uint32_t seed,
+                                   struct moesim_arena *arena);
 
 #endif

@@ -124,7 +124,7 @@ static void init_model(struct moesim_transformer *model, const struct moesim_tra
 
 /* Largest distance of the twin's gradient of some elements from central differences, relative to the tensor's largest
  * gradient. */
-static double worst_difference(struct twin *twin, const struct moesim_sample *sample, uint32_t tensor, double scale)
+static double worst_difference(struct twin *twin, const struct moesim_sequences *sample, uint32_t tensor, double scale)
 {
     const struct moesim_tensor *t = &twin->model->tensor[tensor];
     const struct moesim_random random = {.seed = 12, .stream = MOESIM_STREAM_TEST, .step = tensor};
@@ -167,7 +167,7 @@ static double distance(const struct twin *twin, uint32_t tensor)
     return sqrt(error / (norm + 1e-30));
 }
 
-static void run_model(struct moesim_transformer *model, const struct moesim_sample *sample, float scale, bool add,
+static void run_model(struct moesim_transformer *model, const struct moesim_sequences *sample, float scale, bool add,
                       float *token_loss)
 {
     cr_assert_eq(moesim_transformer_forward(model, MOESIM_TRAIN, 0, 0, sample, &err), MOESIM_OK, "%s", err.text);
@@ -180,7 +180,7 @@ static void check_beside_twin(const struct trial *trial)
     struct moesim_transformer model;
     struct twin twin;
     const struct moesim_transformer_config config = config_of(trial);
-    const struct moesim_sample sample = bed_sample(&config, 7, arena);
+    const struct moesim_sequences sample = bed_sample(&config, 7, arena);
     const uint32_t n = moesim_transformer_tokens(&config);
     float *token_loss = moesim_alloc(arena, n, sizeof *token_loss);
     double sum = 0, aux = 0;
@@ -231,7 +231,7 @@ Test(model, gradients_add_up, .init = open_bed, .fini = close_bed, .timeout = 60
     for (size_t k = 0; k < N_TRIALS; k++) {
         struct moesim_transformer model;
         const struct moesim_transformer_config config = config_of(&trials[k]);
-        const struct moesim_sample sample = bed_sample(&config, 7, arena);
+        const struct moesim_sequences sample = bed_sample(&config, 7, arena);
         float *token_loss = moesim_alloc(arena, moesim_transformer_tokens(&config), sizeof *token_loss);
         init_model(&model, &config, trials[k].spec);
         run_model(&model, &sample, 0.125f, false, token_loss);
@@ -264,7 +264,7 @@ Test(model, the_same_bits_on_any_threads, .init = open_bed, .fini = close_bed, .
                                                .n_shared = 1,
                                                .d_ff = 70,
                                                .activation = MOESIM_SWIGLU};
-    const struct moesim_sample sample = bed_sample(&config, 7, arena);
+    const struct moesim_sequences sample = bed_sample(&config, 7, arena);
     float *token_loss = moesim_alloc(arena, moesim_transformer_tokens(&config), sizeof *token_loss);
     float **first = NULL, first_loss = 0;
     for (int threads = 1; threads <= 4; threads++) {
@@ -313,7 +313,7 @@ Test(model, runs_with_every_router_but_replay, .init = open_bed, .fini = close_b
     config.n_shared = 0;
     config.n_experts = 8;
     config.sequence = 8;
-    const struct moesim_sample sample = bed_sample(&config, 7, arena);
+    const struct moesim_sequences sample = bed_sample(&config, 7, arena);
     float *token_loss = moesim_alloc(arena, moesim_transformer_tokens(&config), sizeof *token_loss);
     for (size_t i = 0; routers_table[i]; i++) {
         struct moesim_transformer model;

@@ -208,7 +208,7 @@ static node run_ffn(struct twin *w, uint32_t block, uint32_t n, node *x)
     return aux;
 }
 
-static void embed(struct twin *w, const struct moesim_sample *sample, uint32_t n, node *x)
+static void embed(struct twin *w, const struct moesim_sequences *sample, uint32_t n, node *x)
 {
     const struct moesim_transformer_config *c = &w->model->config;
     const node *embedding = find(w, UINT32_MAX, "embedding"), *position = find(w, UINT32_MAX, "position");
@@ -221,7 +221,7 @@ static void embed(struct twin *w, const struct moesim_sample *sample, uint32_t n
         }
 }
 
-static node run_head(struct twin *w, const struct moesim_sample *sample, uint32_t n, const node *x)
+static node run_head(struct twin *w, const struct moesim_sequences *sample, uint32_t n, const node *x)
 {
     struct tape *t = &w->tape;
     const struct moesim_transformer_config *c = &w->model->config;
@@ -238,7 +238,7 @@ static node run_head(struct twin *w, const struct moesim_sample *sample, uint32_
     return sum;
 }
 
-void twin_run(struct twin *twin, const struct moesim_sample *sample, double loss_scale, double aux_scale)
+void twin_run(struct twin *twin, const struct moesim_sequences *sample, double loss_scale, double aux_scale)
 {
     struct tape *t = &twin->tape;
     const struct moesim_transformer_config *c = &twin->model->config;

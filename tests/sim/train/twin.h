@@ -36,7 +36,7 @@ void twin_init(struct twin *twin, const struct moesim_transformer *model, const 
 void twin_finish(struct twin *twin);
 
 /* Runs the forward pass anew with the plans that the model holds. */
-void twin_run(struct twin *twin, const struct moesim_sample *sample, double loss_scale, double aux_scale);
+void twin_run(struct twin *twin, const struct moesim_sequences *sample, double loss_scale, double aux_scale);
 
 /* Where row-major element i of a tensor is among the model's numbers. */
 size_t twin_place(const struct moesim_tensor *tensor, size_t i);
