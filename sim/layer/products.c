@@ -7,6 +7,7 @@
 
 static const struct moesim_products *const all[] = {
 #ifdef MOESIM_HAVE_FMA
+    &moesim_products_avx512,
     &moesim_products_avx2_fma,
 #endif
     &moesim_products_openblas,
@@ -16,6 +17,8 @@ static const struct moesim_products *const all[] = {
 static bool runs_here(const struct moesim_products *products)
 {
 #ifdef MOESIM_HAVE_FMA
+    if (products == &moesim_products_avx512)
+        return __builtin_cpu_supports("avx512f");
     if (products == &moesim_products_avx2_fma)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif

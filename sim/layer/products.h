@@ -36,8 +36,8 @@ struct moesim_products {
                       float *out);
 };
 
-/* The products of that name ("avx2-fma", "portable", "openblas"), NULL where this build or processor has none. NULL
- * names the fastest of this processor: ours with AVX2 and FMA, else OpenBLAS. */
+/* The products of that name ("avx512", "avx2-fma", "portable", "openblas"), NULL where this build or processor has
+ * none. NULL names the fastest of this processor: ours with AVX-512 or with AVX2 and FMA, else OpenBLAS. */
 const struct moesim_products *moesim_products_find(const char *name);
 
 /* For the record: the name, for OpenBLAS with its processor core ("openblas Haswell"). */
@@ -59,6 +59,7 @@ static inline uint32_t moesim_panel_columns(const struct moesim_products *produc
     return moesim_panel_width(products, n_columns) * moesim_panel_count(products, n_columns);
 }
 
-extern const struct moesim_products moesim_products_avx2_fma, moesim_products_portable, moesim_products_openblas;
+extern const struct moesim_products moesim_products_avx512, moesim_products_avx2_fma, moesim_products_portable,
+    moesim_products_openblas;
 
 #endif

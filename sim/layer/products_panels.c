@@ -1,8 +1,9 @@
 /*
- * Matrix products over panels of 16 columns. One source for two builds, AVX2 with FMA and portable: a tile of up to
- * MOST_ROWS x 16 sums stays in registers while it runs through its terms (Goto and van de Geijn 2008; Van Zee and van
- * de Geijn 2015). Every element is one chain of additions in the order of its terms; few rows, whose chains would leave
- * the processor waiting, take two or four chains side by side. Neither depends on how work is split between threads.
+ * Matrix products over panels of WIDTH columns. One source for three builds, AVX-512, AVX2 with FMA, and portable: a
+ * tile of up to MOST_ROWS x WIDTH sums stays in registers while it runs through its terms (Goto and van de Geijn 2008;
+ * Van Zee and van de Geijn 2015). Every element is one chain of additions in the order of its terms; few rows, whose
+ * chains would leave the processor waiting, take two or four chains side by side. Neither depends on how work is split
+ * between threads.
  */
 #include "sim/layer/products.h"
 
@@ -12,19 +13,27 @@
 #include <immintrin.h>
 #endif
 
-#define WIDTH 16
+#ifdef __AVX512F__
+#define LANES 16
+#else
 #define LANES 8
-#define LINE 64 /* bytes of a cache line */
+#endif
+#define WIDTH (2 * LANES)
+#define STEP 16                                   /* terms that are unrolled */
+#define LINE 64                                   /* bytes of a cache line */
+#define TERM_LINES (WIDTH * sizeof(float) / LINE) /* lines of b that a term takes */
 /* Terms that one pass takes: `a` of a block of rows stays in the second-level cache, a panel of b in the first. */
-#define PASS_TERMS 512
-/* Up to so many rows take the weights as fast as they come from memory: they pass over them once, and leave reading
- * ahead to the processor, which follows a stream best when it is alone. */
-#define STREAM_ROWS 4
-/* Rows whose sums fit the registers. */
-#if defined(__AVX2__) || !defined(__x86_64__)
+#define PASS_TERMS (8192 / WIDTH)
+/* Rows whose sums fit the registers, and those of which two panels' sums do. */
+#if defined(__AVX512F__)
+#define MOST_ROWS 12
+#define PAIR_ROWS 6
+#elif defined(__AVX2__) || !defined(__x86_64__)
 #define MOST_ROWS 6
+#define PAIR_ROWS 3
 #else
 #define MOST_ROWS 3
+#define PAIR_ROWS 1
 #endif
 
 #ifdef __clang__
@@ -38,12 +47,18 @@ typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(s
 
 INLINE lanes splat(float x)
 {
+#ifdef __AVX512F__
+    return (lanes)_mm512_set1_ps(x);
+#else
     return (lanes){x, x, x, x, x, x, x, x};
+#endif
 }
 
 INLINE lanes add_product(lanes a, lanes b, lanes sum)
 {
-#ifdef __FMA__
+#ifdef __AVX512F__
+    return (lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__FMA__)
     return (lanes)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
 #else
     return a * b + sum;
@@ -55,15 +70,17 @@ INLINE lanes load(const float *x)
     return *(const lanes *)x;
 }
 
-/* Where a tile's terms are: term k of row r is a[(k / 16) * a_chunk + r * a_row + (k % 16) * a_term], its 16 factors
- * are b[16 k]. */
+/* Where a tile's terms are: term k of row r is a[(k / WIDTH) * a_chunk + r * a_row + (k % WIDTH) * a_term], its WIDTH
+ * factors are b[WIDTH k]. A tile of two panels takes the other one's `b_apart` further on, and puts its sums
+ * `out_apart` further on. */
 struct terms {
     const float *a, *b;
-    size_t a_chunk;
+    size_t a_chunk, b_apart, out_apart;
     uint32_t n;
+    const float *next; /* where b goes on after these terms, NULL = unknown */
 };
 
-/* What comes next and is in no cache yet: some lines of it are asked for with every chunk of 16 terms. */
+/* What comes next and is in no cache yet: some lines of it are asked for with every chunk of WIDTH terms. */
 struct ahead {
     uintptr_t next; /* may lie behind the end of an array: it is never read */
     uint32_t lines;
@@ -75,71 +92,171 @@ INLINE void read_ahead(struct ahead *ahead)
         __builtin_prefetch((const void *)ahead->next, 0, 2);
 }
 
-/* One term; way w of `ways` takes the terms k with k % ways = w. */
-INLINE void add_term(const int rows, const int ways, const int k, const size_t a_row, const size_t a_term,
-                     const float *a, const float *b, lanes sum[][2])
+/* What a tile's kernel is made for: rows, panels, and ways, of which way w takes the terms k with k % ways = w. */
+struct shape {
+    int rows, panels, ways;
+    size_t a_row, a_term;
+    uint32_t ahead; /* terms that b's lines are asked for before their use, 0 = not */
+};
+
+/* Term k; what comes `ahead` of it is asked for at `soon`. */
+INLINE void add_term(const struct shape shape, const int k, const float *a, const float *b, uintptr_t soon,
+                     size_t b_apart, lanes sum[][2])
 {
-    const lanes low = load(b + k * WIDTH), high = load(b + k * WIDTH + LANES);
-    lanes(*const way)[2] = sum + k % ways * rows;
+    lanes(*const way)[2] = sum + k % shape.ways * shape.rows * shape.panels;
+    lanes factor[2][2];
     UNROLL
-    for (int r = 0; r < rows; r++) {
-        const lanes x = splat(a[(size_t)r * a_row + (size_t)k * a_term]);
-        way[r][0] = add_product(x, low, way[r][0]);
-        way[r][1] = add_product(x, high, way[r][1]);
+    for (int p = 0; p < shape.panels; p++) {
+        const size_t place = (size_t)p * b_apart + (size_t)k * WIDTH;
+        for (uintptr_t line = 0; shape.ahead && line < TERM_LINES; line++)
+            __builtin_prefetch((const void *)(soon + place * sizeof(float) + line * LINE), 0, 3);
+        factor[p][0] = load(b + place);
+        factor[p][1] = load(b + place + LANES);
+    }
+    UNROLL
+    for (int r = 0; r < shape.rows; r++) {
+        const lanes x = splat(a[(size_t)r * shape.a_row + (size_t)k * shape.a_term]);
+        UNROLL
+        for (int i = 0; i < 2 * shape.panels; i++) {
+            lanes *const own = &way[shape.panels * r + i / 2][i % 2];
+            *own = add_product(x, factor[i / 2][i % 2], *own);
+        }
     }
 }
 
-/* out [rows][16] (+)= the tile's sum of products. */
-INLINE void add_tile(const int rows, const int ways, const size_t a_row, const size_t a_term, const struct terms *terms,
-                     struct ahead *ahead, const bool add, float *out)
+/* out [rows][WIDTH] of each panel (+)= the tile's sum of products. */
+INLINE void add_tile(const struct shape shape, const struct terms *terms, struct ahead *ahead, const bool add,
+                     float *out)
 {
+    const int n = shape.rows * shape.panels;
     lanes sum[12][2];
     UNROLL
-    for (int i = 0; i < rows * ways; i++) {
-        const bool kept = add && i < rows;
-        sum[i][0] = kept ? load(out + i * WIDTH) : splat(0);
-        sum[i][1] = kept ? load(out + i * WIDTH + LANES) : splat(0);
+    for (int i = 0; i < n * shape.ways; i++) {
+        const float *const from = out + (size_t)(i % shape.panels) * terms->out_apart + i / shape.panels * WIDTH;
+        sum[i][0] = add && i < n ? load(from) : splat(0);
+        sum[i][1] = add && i < n ? load(from + LANES) : splat(0);
     }
     const float *a = terms->a, *b = terms->b;
     uint32_t left = terms->n;
     for (; left >= WIDTH; left -= WIDTH, a += terms->a_chunk, b += WIDTH * WIDTH) {
+        const uintptr_t soon = left > shape.ahead ? (uintptr_t)(b + shape.ahead * WIDTH)
+                                                  : (uintptr_t)terms->next + (shape.ahead - left) * TERM_LINES * LINE;
         read_ahead(ahead);
-        UNROLL
-        for (int k = 0; k < WIDTH; k++)
-            add_term(rows, ways, k, a_row, a_term, a, b, sum);
+        for (size_t step = 0; step < WIDTH; step += STEP) {
+            UNROLL
+            for (int k = 0; k < STEP; k++)
+                add_term(shape, k, a + step * shape.a_term, b + step * WIDTH, soon + step * TERM_LINES * LINE,
+                         terms->b_apart, sum);
+        }
     }
+    const struct shape last = {shape.rows, shape.panels, shape.ways, shape.a_row, shape.a_term, 0};
     for (uint32_t k = 0; k < left; k++)
-        add_term(rows, ways, 0, a_row, a_term, a + k * a_term, b + (size_t)k * WIDTH, sum);
+        add_term(last, 0, a + k * shape.a_term, b + (size_t)k * WIDTH, 0, terms->b_apart, sum);
     UNROLL
-    for (int r = 0; r < rows; r++)
+    for (int i = 0; i < n; i++)
         for (int half = 0; half < 2; half++) {
-            lanes total = sum[r][half];
-            for (int w = 1; w < ways; w++)
-                total += sum[w * rows + r][half];
-            *(lanes *)(out + r * WIDTH + half * LANES) = total;
+            lanes total = sum[i][half];
+            for (int w = 1; w < shape.ways; w++)
+                total += sum[w * n + i][half];
+            float *const to = out + (size_t)(i % shape.panels) * terms->out_apart + i / shape.panels * WIDTH;
+            *(lanes *)(to + half * LANES) = total;
         }
 }
 
 /* ---- a times b ---- */
 
-/* Rows of a lie 16 floats apart, terms side by side. */
+/* Rows of a lie WIDTH floats apart, terms side by side. */
+#define CASE(n_rows, n_panels, n_ways, terms_ahead)                                                                    \
+    case n_rows:                                                                                                       \
+        add_tile((struct shape){n_rows, n_panels, n_ways, WIDTH, 1, terms_ahead}, terms, ahead, add, out);             \
+        break;
+
+/* ---- few rows: they pass over b once, as fast as it comes from memory ---- */
+
+/* Terms that a line is asked for ahead, all the way into the first-level cache: 8 KB, of a pair 4 KB each. */
+#define STREAM_AHEAD (2048 / WIDTH)
+#define PAIR_AHEAD (1024 / WIDTH)
+
+static void stream_panel(uint32_t n_rows, const struct terms *terms, bool add, float *out)
+{
+    struct ahead *const ahead = &(struct ahead){0};
+    switch (n_rows) {
+        CASE(1, 1, 2, STREAM_AHEAD)
+        CASE(2, 1, 1, STREAM_AHEAD)
+        CASE(3, 1, 1, STREAM_AHEAD)
+#if MOST_ROWS >= 6
+        CASE(4, 1, 1, STREAM_AHEAD)
+        CASE(5, 1, 1, STREAM_AHEAD)
+        CASE(6, 1, 1, STREAM_AHEAD)
+#endif
+#if MOST_ROWS == 12
+        CASE(7, 1, 1, STREAM_AHEAD)
+        CASE(8, 1, 1, STREAM_AHEAD)
+        CASE(9, 1, 1, STREAM_AHEAD)
+        CASE(10, 1, 1, STREAM_AHEAD)
+        CASE(11, 1, 1, STREAM_AHEAD)
+        CASE(12, 1, 1, STREAM_AHEAD)
+#endif
+    }
+}
+
+/* Two panels: two streams come faster than one. */
+static void stream_pair(uint32_t n_rows, const struct terms *terms, bool add, float *out)
+{
+    struct ahead *const ahead = &(struct ahead){0};
+    switch (n_rows) {
+        CASE(1, 2, 2, PAIR_AHEAD)
+#if PAIR_ROWS >= 3
+        CASE(2, 2, 1, PAIR_AHEAD)
+        CASE(3, 2, 1, PAIR_AHEAD)
+#endif
+#if PAIR_ROWS == 6
+        CASE(4, 2, 1, PAIR_AHEAD)
+        CASE(5, 2, 1, PAIR_AHEAD)
+        CASE(6, 2, 1, PAIR_AHEAD)
+#endif
+    }
+}
+
+/* By pairs of neighbours, then what is left of an odd number. */
+static void stream(const struct moesim_product *product)
+{
+    const size_t a_panel = (size_t)product->n_rows * WIDTH, b_panel = (size_t)product->n_terms * WIDTH;
+    const uint32_t in_pairs = product->n_rows <= PAIR_ROWS ? product->n_panels / 2 * 2 : 0;
+    struct terms terms = {
+        .a = product->a, .a_chunk = a_panel, .b_apart = b_panel, .out_apart = a_panel, .n = product->n_terms};
+    for (uint32_t p = 0, n; p < product->n_panels; p += n) {
+        n = p < in_pairs ? 2 : 1;
+        terms.b = product->b + p * b_panel;
+        terms.next = p + n < product->n_panels ? terms.b + n * b_panel : product->next;
+        if (n == 2)
+            stream_pair(product->n_rows, &terms, product->add, product->out + p * a_panel);
+        else
+            stream_panel(product->n_rows, &terms, product->add, product->out + p * a_panel);
+    }
+}
+
+/* ---- more rows ---- */
+
 static void add_rows(uint32_t n_rows, const struct terms *terms, struct ahead *ahead, bool add, float *out)
 {
-#define CASE(rows, ways)                                                                                               \
-    case rows:                                                                                                         \
-        add_tile(rows, ways, WIDTH, 1, terms, ahead, add, out);                                                        \
-        break;
-    switch (n_rows) {
-        CASE(1, 4)
+    switch (n_rows) { /* two tiles or more: half of MOST_ROWS and one more, at least */
 #if MOST_ROWS == 3
-        CASE(2, 1)
-        CASE(3, 1)
+        CASE(2, 1, 1, 0)
+        CASE(3, 1, 1, 0)
+#elif MOST_ROWS == 6
+        CASE(3, 1, 2, 0)
+        CASE(4, 1, 1, 0)
+        CASE(5, 1, 1, 0)
+        CASE(6, 1, 1, 0)
 #else
-        CASE(2, 2)
-        CASE(3, 2)
-        CASE(4, 1)
-        CASE(5, 1)
-        CASE(6, 1)
+        CASE(6, 1, 1, 0)
+        CASE(7, 1, 1, 0)
+        CASE(8, 1, 1, 0)
+        CASE(9, 1, 1, 0)
+        CASE(10, 1, 1, 0)
+        CASE(11, 1, 1, 0)
+        CASE(12, 1, 1, 0)
 #endif
     }
 }
@@ -147,10 +264,9 @@ static void add_rows(uint32_t n_rows, const struct terms *terms, struct ahead *a
 /* One panel of out over some terms, while the terms of the next one are read ahead. */
 static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, uintptr_t next, float *out)
 {
-    const uint32_t fewest = n_rows <= STREAM_ROWS ? 1 : 2, enough = (n_rows + MOST_ROWS - 1) / MOST_ROWS;
-    const uint32_t n_tiles = enough > fewest ? enough : fewest, least = n_rows / n_tiles, more = n_rows % n_tiles;
+    const uint32_t n_tiles = (n_rows + MOST_ROWS - 1) / MOST_ROWS, least = n_rows / n_tiles, more = n_rows % n_tiles;
     const uint32_t chunks = n_tiles * (terms->n / WIDTH);
-    struct ahead ahead = {next, next && chunks ? (terms->n + chunks - 1) / chunks : 0};
+    struct ahead ahead = {next, next && chunks ? ((uint32_t)TERM_LINES * terms->n + chunks - 1) / chunks : 0};
     struct terms tile = *terms;
     for (uint32_t i = 0; i < n_tiles; i++) {
         const uint32_t rows = least + (i < more);
@@ -160,28 +276,23 @@ static void add_panel(uint32_t n_rows, const struct terms *terms, bool add, uint
     }
 }
 
-/* Where b goes on after terms [k, k + n) of panel p, 0 = nothing to be done about it. */
+/* Where b goes on after terms [k, k + n) of panel p. */
 static uintptr_t next_of(const struct moesim_product *product, uint32_t k, uint32_t n, uint32_t p)
 {
     const size_t row = WIDTH * sizeof(float), panel = product->n_terms * row;
-    if (product->n_rows <= STREAM_ROWS)
-        return 0;
     if (p + 1 < product->n_panels)
         return (uintptr_t)product->b + k * row + (p + 1) * panel;
     return k + n < product->n_terms ? (uintptr_t)product->b + (k + n) * row : (uintptr_t)product->next;
 }
 
-/* Terms of a pass: a second tile finds a shorter piece of the panel in the first-level cache. */
-static uint32_t pass_of(uint32_t n_rows, uint32_t n_terms)
-{
-    if (n_rows <= STREAM_ROWS)
-        return n_terms;
-    return n_rows <= 2 * MOST_ROWS ? PASS_TERMS / 2 : PASS_TERMS;
-}
-
 static void multiply(const struct moesim_product *product)
 {
-    const uint32_t n_terms = product->n_terms, pass = pass_of(product->n_rows, n_terms);
+    if (product->n_rows <= MOST_ROWS) {
+        stream(product);
+        return;
+    }
+    /* two tiles: the second finds a shorter piece of the panel in the first-level cache */
+    const uint32_t n_terms = product->n_terms, pass = product->n_rows <= 2 * MOST_ROWS ? PASS_TERMS / 2 : PASS_TERMS;
     const size_t a_panel = (size_t)product->n_rows * WIDTH, b_panel = (size_t)n_terms * WIDTH;
     for (uint32_t k = 0; k < n_terms; k += pass) {
         struct terms terms = {.a = product->a + k / WIDTH * a_panel, .a_chunk = a_panel};
@@ -201,28 +312,36 @@ static void add_columns(uint32_t rows, const struct terms *terms, bool add, floa
 {
     struct ahead none = {0};
 #undef CASE
-#define CASE(rows)                                                                                                     \
-    case rows:                                                                                                         \
-        add_tile(rows, 1, 1, WIDTH, terms, &none, add, out);                                                           \
+#define CASE(n_rows)                                                                                                   \
+    case n_rows:                                                                                                       \
+        add_tile((struct shape){n_rows, 1, 1, 1, WIDTH, 0}, terms, &none, add, out);                                   \
         break;
     switch (rows) {
         CASE(1)
         CASE(2)
         CASE(3)
-#if MOST_ROWS == 6
+#if MOST_ROWS >= 6
         CASE(4)
         CASE(5)
         CASE(6)
 #endif
+#if MOST_ROWS == 12
+        CASE(7)
+        CASE(8)
+        CASE(9)
+        CASE(10)
+        CASE(11)
+        CASE(12)
+#endif
     }
 }
 
-/* 16 columns of a, or the last ones, by one panel of b. */
+/* WIDTH columns of a, or the last ones, by one panel of b. */
 static void add_square(uint32_t n_rows, struct terms terms, bool add, float *out)
 {
     const uint32_t n_tiles = (n_rows + MOST_ROWS - 1) / MOST_ROWS, least = n_rows / n_tiles, more = n_rows % n_tiles;
-    for (uint32_t i = 0; i < WIDTH; i++) /* where the panel goes on, to be written */
-        __builtin_prefetch((const void *)((uintptr_t)out + (WIDTH + i) * LINE), 1, 2);
+    for (uint32_t i = 0; i < WIDTH * TERM_LINES; i++) /* where the panel goes on, to be written */
+        __builtin_prefetch((const void *)((uintptr_t)out + (WIDTH * TERM_LINES + i) * LINE), 1, 2);
     for (uint32_t i = 0; i < n_tiles; i++) {
         const uint32_t n = least + (i < more);
         add_columns(n, &terms, add, out);
@@ -246,7 +365,8 @@ static void multiply_transposed(const struct moesim_product *product)
 
 /* ---- transposition ---- */
 
-typedef int places __attribute__((vector_size(LANES * sizeof(int))));
+typedef float eight __attribute__((vector_size(8 * sizeof(float)), aligned(sizeof(float)), may_alias));
+typedef int places __attribute__((vector_size(8 * sizeof(int))));
 
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -254,12 +374,12 @@ typedef int places __attribute__((vector_size(LANES * sizeof(int))));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
 #endif
 
-/* out[16 c + r] = in[16 r + c] of eight rows and columns: pairs, fours, halves. */
+/* out[WIDTH c + r] = in[WIDTH r + c] of eight rows and columns: pairs, fours, halves. */
 INLINE void transpose_8(const float *in, float *out)
 {
-    lanes r[8], s[8];
+    eight r[8], s[8];
     for (int i = 0; i < 8; i++)
-        r[i] = load(in + i * WIDTH);
+        r[i] = *(const eight *)(in + i * WIDTH);
     for (int i = 0; i < 8; i += 2) {
         s[i] = SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
         s[i + 1] = SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
@@ -270,8 +390,8 @@ INLINE void transpose_8(const float *in, float *out)
             r[i + 2 * j + 1] = SHUFFLE(s[i + j], s[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
         }
     for (int i = 0; i < 4; i++) {
-        *(lanes *)(out + i * WIDTH) = SHUFFLE(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        *(lanes *)(out + (i + 4) * WIDTH) = SHUFFLE(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+        *(eight *)(out + i * WIDTH) = SHUFFLE(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        *(eight *)(out + (i + 4) * WIDTH) = SHUFFLE(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
     }
 }
 
@@ -279,8 +399,8 @@ INLINE void transpose_8(const float *in, float *out)
 static void transpose_part(const float *panel, uint32_t n, uint32_t n_columns, float *out)
 {
     if (n == WIDTH && n_columns == WIDTH) {
-        for (int i = 0; i < WIDTH; i += LANES)
-            for (int j = 0; j < WIDTH; j += LANES)
+        for (int i = 0; i < WIDTH; i += 8)
+            for (int j = 0; j < WIDTH; j += 8)
                 transpose_8(panel + i * WIDTH + j, out + j * WIDTH + i);
         return;
     }
@@ -297,8 +417,8 @@ static void transpose(uint32_t n_rows, uint32_t n_columns, const float *w, uint3
         for (uint32_t p = 0; p < n_panels; p++) {
             const uint32_t row = (first + p) * WIDTH, n = n_rows - row < WIDTH ? n_rows - row : WIDTH;
             const float *panel = w + (size_t)c * n_rows + (size_t)row * WIDTH;
-            for (uint32_t i = 0; i < WIDTH; i++)
-                __builtin_prefetch((const void *)((uintptr_t)panel + ((size_t)2 * n_rows + i) * LINE), 0, 2);
+            for (uint32_t i = 0; i < WIDTH * TERM_LINES; i++)
+                __builtin_prefetch((const void *)((uintptr_t)panel + (2 * TERM_LINES * n_rows + i) * LINE), 0, 2);
             transpose_part(panel, n, n_columns - c < WIDTH ? n_columns - c : WIDTH,
                            out + ((size_t)p * n_columns + c) * WIDTH);
         }

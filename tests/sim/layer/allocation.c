@@ -9,16 +9,17 @@
 
 Test(layer_allocation, no_pass_allocates, .init = allocations_init, .timeout = 60)
 {
-    static const char *const products[] = {"avx2-fma", "portable"};
+    static const char *const products[] = {"avx512", "avx2-fma", "portable"};
     static const struct shape shape = {48, 40, 300, 1, 700, 3, false}; /* more experts than a sort has on the stack */
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         struct bed b;
         if (!moesim_products_find(products[i]))
             continue;
         bed_init(&b, 1, MOESIM_SWIGLU, &shape, moesim_products_find(products[i]));
         allocations_watch(true);
         moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
-        moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, false, b.d_hidden, b.d_weight);
+        for (int add = 0; add < 2; add++)
+            moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, add, b.d_hidden, b.d_weight);
         allocations_watch(false);
         cr_assert_eq(allocations_counted(), 0, "%s allocates %u times", products[i], allocations_counted());
         bed_finish(&b);

@@ -17,11 +17,11 @@
 
 TestSuite(layer, .timeout = 60);
 
-static const char *const all_products[] = {"avx2-fma", "portable", "openblas"};
+static const char *const all_products[] = {"avx512", "avx2-fma", "portable", "openblas"};
 
 #define EACH_PRODUCTS(p)                                                                                               \
     const struct moesim_products *p;                                                                                   \
-    for (size_t i_products = 0; i_products < 3; i_products++)                                                          \
+    for (size_t i_products = 0; i_products < 4; i_products++)                                                          \
         if ((p = moesim_products_find(all_products[i_products])) != NULL)
 
 /* Relative, of sums of `depth` products in float32. */

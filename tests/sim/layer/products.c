@@ -11,7 +11,8 @@
 
 TestSuite(products, .timeout = 60);
 
-static const char *const all_products[] = {"avx2-fma", "portable", "openblas"};
+static const char *const all_products[] = {"avx512", "avx2-fma", "portable", "openblas"};
+#define N_PRODUCTS (sizeof all_products / sizeof *all_products)
 
 /* A random matrix in panels; the columns that fill the last one up are zero. */
 struct matrix {
@@ -76,13 +77,13 @@ static void try(const struct moesim_products *p, uint32_t n_rows, uint32_t n_ter
 
 Test(products, equal_their_definition)
 {
-    static const uint32_t terms[] = {1, 7, 16, 37, 64, 531, 1100}, columns[] = {1, 16, 40};
-    for (size_t i = 0; i < 3; i++) {
+    static const uint32_t terms[] = {1, 7, 16, 37, 64, 531, 1100}, columns[] = {1, 16, 40, 70, 128};
+    for (size_t i = 0; i < N_PRODUCTS; i++) {
         const struct moesim_products *p = moesim_products_find(all_products[i]);
-        for (uint32_t n_rows = 1; p && n_rows <= 20; n_rows++)
+        for (uint32_t n_rows = 1; p && n_rows <= 40; n_rows++)
             for (uint32_t t = 0; t < sizeof terms / sizeof *terms; t++)
                 for (uint32_t transposed = 0; transposed < 2; transposed++)
-                    try(p, n_rows, terms[t], columns[(n_rows + t) % 3], transposed);
+                    try(p, n_rows, terms[t], columns[(n_rows + t) % 5], transposed);
         for (uint32_t transposed = 0; p && transposed < 2; transposed++) {
             try(p, 192, 48, 33, transposed);
             try(p, 100, 1025, 64, transposed);
@@ -93,7 +94,7 @@ Test(products, equal_their_definition)
 Test(products, transposes)
 {
     static const uint32_t sizes[] = {1, 5, 8, 16, 17, 31, 48, 100};
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < N_PRODUCTS; i++) {
         const struct moesim_products *p = moesim_products_find(all_products[i]);
         for (uint32_t r = 0; p && r < 8; r++)
             for (uint32_t c = 0; c < 8; c++) {
