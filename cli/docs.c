@@ -41,6 +41,15 @@ static void print_metrics(void)
          "measured figures never share a\ncolumn.\n\n"
          "Symbols: T tokens of a step, E experts, k experts per token, c_e pairs assigned to expert e before capacity, "
          "D devices.\n\n"
+         "A run's summary of a metric has mean, standard deviation and extremes of all its values. Percentiles are "
+         "exact "
+         "in runs of\nup to 4096 steps, and where the metric is recorded. In longer runs the values are counted in at "
+         "most 2048 bins a metric and\nlayer: where they lie within a factor of 2^r of each other, a percentile is "
+         "within r/2048 of the exact one, relatively.\nSo a run takes at most 32 KiB a metric and layer, however long "
+         "it is. What `record` names is kept step by step, which takes\n8 bytes a step, layer and metric, and 24 more "
+         "when the run ends.\n\n"
+         "Where a router's pass over the logits has them at hand, the sums of router_entropy and router_z are taken "
+         "there and are a\npart of cpu_time_route; with `metrics:` that name neither they are not.\n\n"
          "| metric | unit | kind | better | meaning |\n|---|---|---|---|---|");
     for (uint32_t i = 0; i < MOESIM_N_METRICS; i++) {
         const struct moesim_metric *m = &moesim_metrics[i];

@@ -216,8 +216,9 @@ static enum moesim_status create_parts(struct moesim_experiment *e, struct moesi
     if (status == MOESIM_OK)
         status = create_previous_columns(e, err);
     for (uint32_t i = 0; i < e->n_points && status == MOESIM_OK; i++)
-        status = moesim_tally_init(&e->pricing[i].tally, e->pricing[i].point->measure, e->n_layers,
-                                   e->pricing[i].point->warm_up, e->first->steps, e->shape.n_experts, e->arena, err);
+        status = moesim_tally_init(&e->pricing[i].tally, e->pricing[i].point->measure, e->pricing[i].point->record,
+                                   e->n_layers, e->pricing[i].point->warm_up, e->first->steps, e->shape.n_experts,
+                                   e->arena, err);
     return status;
 }
 

@@ -45,5 +45,5 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
     return columns * 2 + gates + shape.max_pairs * pair + experts + activations +
            (p->has_cluster ? moesim_placing_bytes(p, shape.n_experts ? shape.n_experts : m->experts) : 0) +
            moesim_survey_bytes(p->n_tokens, m->experts) +
-           moesim_tally_bytes(p->measure, m->layers, p->steps, m->experts);
+           moesim_tally_bytes(p->measure, p->record, m->layers, p->steps, m->experts);
 }

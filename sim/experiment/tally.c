@@ -1,5 +1,5 @@
 /*
- * The tally of one run. Values are kept one by one, so that medians and percentiles are exact.
+ * The tally of one run. Medians and percentiles of values kept one by one are exact.
  */
 #include "sim/experiment/tally.h"
 
@@ -12,16 +12,41 @@ static uint32_t window_count(uint32_t n_steps)
     return n_steps < MOESIM_MAX_WINDOWS ? n_steps : MOESIM_MAX_WINDOWS;
 }
 
-uint64_t moesim_tally_bytes(const bool *measure, uint32_t n_layers, uint32_t n_steps, uint32_t n_experts)
+/* Whether the metric's values are kept one by one. */
+static bool is_kept(uint32_t metric, const bool *record, uint32_t n_steps)
 {
-    uint64_t values = 0;
-    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++)
-        values += measure[m];
-    return (values * n_steps + (uint64_t)window_count(n_steps) * n_experts * 2) * n_layers * sizeof(double);
+    return record[metric] || n_steps <= MOESIM_EXACT_STEPS;
 }
 
-enum moesim_status moesim_tally_init(struct moesim_tally *tally, const bool *measure, uint32_t n_layers,
-                                     uint32_t first_step, uint32_t last_step, uint32_t n_experts,
+uint64_t moesim_tally_bytes(const bool *measure, const bool *record, uint32_t n_layers, uint32_t n_steps,
+                            uint32_t n_experts)
+{
+    uint64_t of_layer = (uint64_t)window_count(n_steps) * n_experts * 2 * sizeof(uint64_t);
+    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++)
+        if (measure[m])
+            of_layer += is_kept(m, record, n_steps) ? n_steps * sizeof(double) : moesim_bins_bytes();
+    return of_layer * n_layers;
+}
+
+/* Room for one metric. */
+static bool metric_init(struct moesim_tally *tally, uint32_t metric, bool kept, struct moesim_arena *arena)
+{
+    const size_t n = (size_t)tally->n_layers * tally->n_steps;
+    if (kept) {
+        double *value = tally->value[metric] = moesim_alloc(arena, n, sizeof *value);
+        for (size_t i = 0; value && i < n; i++)
+            value[i] = NAN;
+        return value != NULL;
+    }
+    struct moesim_bins *bins = tally->bins[metric] = moesim_alloc(arena, tally->n_layers, sizeof *bins);
+    bool memory = bins != NULL;
+    for (uint32_t l = 0; memory && l < tally->n_layers; l++)
+        memory = moesim_bins_init(&bins[l], arena);
+    return memory;
+}
+
+enum moesim_status moesim_tally_init(struct moesim_tally *tally, const bool *measure, const bool *record,
+                                     uint32_t n_layers, uint32_t first_step, uint32_t last_step, uint32_t n_experts,
                                      struct moesim_arena *arena, struct moesim_error *err)
 {
     const uint32_t n_steps = last_step - first_step;
@@ -31,17 +56,10 @@ enum moesim_status moesim_tally_init(struct moesim_tally *tally, const bool *mea
                                    .n_experts = n_experts,
                                    .n_windows = window_count(n_steps),
                                    .measure = measure};
-    const size_t n = (size_t)n_layers * n_steps;
-    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++) {
-        if (!measure[m])
-            continue;
-        tally->value[m] = moesim_alloc(arena, n, sizeof(double));
-        if (!tally->value[m])
+    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++)
+        if (measure[m] && !metric_init(tally, m, is_kept(m, record, n_steps), arena))
             return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u steps of %u layers of metrics; take fewer steps",
                                n_steps, n_layers);
-        for (size_t i = 0; i < n; i++)
-            tally->value[m][i] = NAN;
-    }
     const size_t loads = (size_t)tally->n_windows * n_layers * n_experts;
     tally->assigned = moesim_alloc(arena, loads, sizeof(uint64_t));
     tally->kept = moesim_alloc(arena, loads, sizeof(uint64_t));
@@ -64,8 +82,12 @@ uint32_t moesim_tally_window(const struct moesim_tally *tally, uint32_t step)
 
 void moesim_tally_set(struct moesim_tally *tally, uint32_t metric, uint32_t layer, uint32_t step, double value)
 {
-    if (tally->value[metric] && step >= tally->first_step)
+    if (step < tally->first_step)
+        return;
+    if (tally->value[metric])
         tally->value[metric][(size_t)layer * tally->n_steps + step - tally->first_step] = value;
+    else if (tally->bins[metric] && isfinite(value))
+        moesim_bins_add(&tally->bins[metric][layer], value);
 }
 
 void moesim_tally_loads(struct moesim_tally *tally, uint32_t layer, uint32_t step, const uint64_t *assigned,
@@ -101,6 +123,13 @@ static double percentile(const double *sorted, uint64_t n, double q)
     return i + 1 < n ? sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
 }
 
+/* The figure of v_runs. */
+static double fold(const struct moesim_summary *s, double sum)
+{
+    const uint8_t how = moesim_metrics[s->metric].fold;
+    return how == MOESIM_FOLD_TOTAL ? sum : how == MOESIM_FOLD_MEDIAN ? s->p50 : s->mean;
+}
+
 /* Summary of the finite ones of n values; false when there is none. `sorted` [n] is scratch. */
 static bool summarise(const double *values, size_t n, uint32_t metric, int32_t layer, double *sorted,
                       struct moesim_summary *out)
@@ -129,29 +158,75 @@ static bool summarise(const double *values, size_t n, uint32_t metric, int32_t l
                                    .p95 = percentile(sorted, count, 0.95),
                                    .max = sorted[count - 1],
                                    .n = count};
-    const uint8_t fold = moesim_metrics[metric].fold;
-    out->value = fold == MOESIM_FOLD_TOTAL ? sum : fold == MOESIM_FOLD_MEDIAN ? out->p50 : mean;
+    out->value = fold(out, sum);
     return true;
+}
+
+static bool summarise_bins(const struct moesim_bins *b, uint32_t metric, int32_t layer, struct moesim_summary *out)
+{
+    if (b->n == 0)
+        return false;
+    *out = (struct moesim_summary){.layer = layer,
+                                   .metric = metric,
+                                   .mean = b->sum / (double)b->n,
+                                   .std = sqrt(b->square / (double)b->n),
+                                   .min = b->min,
+                                   .p50 = moesim_bins_percentile(b, 0.5),
+                                   .p95 = moesim_bins_percentile(b, 0.95),
+                                   .max = b->max,
+                                   .n = b->n};
+    out->value = fold(out, b->sum);
+    return true;
+}
+
+/* One metric over all layers, then layer by layer; `all` is scratch. Returns how many summaries that are. */
+static uint32_t close_bins(const struct moesim_tally *tally, uint32_t metric, struct moesim_bins *all,
+                           struct moesim_summary *out)
+{
+    const struct moesim_bins *bins = tally->bins[metric];
+    uint32_t n = 0;
+    moesim_bins_clear(all);
+    for (uint32_t l = 0; l < tally->n_layers; l++)
+        moesim_bins_merge(all, &bins[l]);
+    n += summarise_bins(all, metric, MOESIM_ALL_LAYERS, out + n);
+    for (uint32_t l = 0; l < tally->n_layers; l++)
+        n += summarise_bins(&bins[l], metric, (int32_t)l, out + n);
+    return n;
+}
+
+static uint32_t close_values(const struct moesim_tally *tally, uint32_t metric, double *sorted,
+                             struct moesim_summary *out)
+{
+    const double *values = tally->value[metric];
+    const size_t n_steps = tally->n_steps;
+    uint32_t n = summarise(values, tally->n_layers * n_steps, metric, MOESIM_ALL_LAYERS, sorted, out);
+    for (uint32_t l = 0; l < tally->n_layers; l++)
+        n += summarise(values + l * n_steps, n_steps, metric, (int32_t)l, sorted, out + n);
+    return n;
 }
 
 static enum moesim_status close_summaries(const struct moesim_tally *tally, struct moesim_outcome *outcome,
                                           struct moesim_error *err)
 {
-    const size_t n = (size_t)tally->n_layers * tally->n_steps;
+    bool any_kept = false, any_binned = false;
+    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++) {
+        any_kept |= tally->value[m] != NULL;
+        any_binned |= tally->bins[m] != NULL;
+    }
+    const size_t n = any_kept ? (size_t)tally->n_layers * tally->n_steps : 0;
     struct moesim_summary *out =
         moesim_alloc(outcome->arena, (size_t)MOESIM_N_METRICS * (tally->n_layers + 1), sizeof *out);
     double *sorted = moesim_alloc(outcome->arena, n, sizeof *sorted);
-    if (!out || !sorted)
-        return moesim_fail(err, MOESIM_ENOMEM, "no memory to summarise %zu values a metric", n);
+    struct moesim_bins all;
+    if (!out || !sorted || (any_binned && !moesim_bins_init(&all, outcome->arena)))
+        return moesim_fail(err, MOESIM_ENOMEM, "no memory to summarise %u steps of %u layers", tally->n_steps,
+                           tally->n_layers);
     outcome->summary = out;
-    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++) {
-        const double *values = tally->value[m];
-        if (!values)
-            continue;
-        out += summarise(values, n, m, MOESIM_ALL_LAYERS, sorted, out);
-        for (uint32_t l = 0; l < tally->n_layers; l++)
-            out += summarise(values + (size_t)l * tally->n_steps, tally->n_steps, m, (int32_t)l, sorted, out);
-    }
+    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++)
+        if (tally->value[m])
+            out += close_values(tally, m, sorted, out);
+        else if (tally->bins[m])
+            out += close_bins(tally, m, &all, out);
     outcome->n_summaries = (uint64_t)(out - outcome->summary);
     return MOESIM_OK;
 }

@@ -13,7 +13,7 @@ TestSuite(tally, .timeout = 60);
 
 static struct moesim_arena *arena;
 static struct moesim_error err;
-static bool all[MOESIM_N_METRICS];
+static bool all[MOESIM_N_METRICS], none[MOESIM_N_METRICS];
 
 static void set_up(void)
 {
@@ -41,7 +41,7 @@ Test(tally, warm_up_is_left_out, .init = set_up, .fini = tear_down)
     struct moesim_tally t;
     struct moesim_outcome o = {.arena = arena};
     bool record[MOESIM_N_METRICS] = {[MOESIM_LOAD_CV] = true};
-    cr_assert_eq(moesim_tally_init(&t, all, 1, 2, 5, 2, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_tally_init(&t, all, record, 1, 2, 5, 2, arena, &err), MOESIM_OK);
     for (uint32_t s = 0; s < 5; s++) {
         moesim_tally_set(&t, MOESIM_LOAD_CV, 0, s, s + 1);
         moesim_tally_loads(&t, 0, s, (uint64_t[]){s, 10}, (uint64_t[]){s, 9});
@@ -57,7 +57,7 @@ Test(tally, warm_up_is_left_out, .init = set_up, .fini = tear_down)
 Test(tally, folds_and_percentiles, .init = set_up, .fini = tear_down)
 {
     struct moesim_tally t;
-    cr_assert_eq(moesim_tally_init(&t, all, 2, 0, 5, 4, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_tally_init(&t, all, none, 2, 0, 5, 4, arena, &err), MOESIM_OK);
     /* layer 0: 1 2 3 4 10; layer 1: undefined but for 7 in step 2 */
     const double values[] = {1, 2, 3, 4, 10};
     for (uint32_t s = 0; s < 5; s++) {
@@ -67,7 +67,6 @@ Test(tally, folds_and_percentiles, .init = set_up, .fini = tear_down)
     }
     moesim_tally_set(&t, MOESIM_LOAD_CV, 1, 2, 7);
     struct moesim_outcome o = {.arena = arena};
-    bool none[MOESIM_N_METRICS] = {0};
     cr_assert_eq(moesim_tally_close(&t, none, false, &o, &err), MOESIM_OK);
     const struct moesim_summary *s = find(&o, MOESIM_LOAD_CV, 0);
     cr_assert(s);
@@ -93,7 +92,7 @@ Test(tally, measured_and_recorded_metrics_only, .init = set_up, .fini = tear_dow
     bool measure[MOESIM_N_METRICS] = {[MOESIM_MAX_VIO] = true, [MOESIM_LOAD_CV] = true};
     bool record[MOESIM_N_METRICS] = {[MOESIM_MAX_VIO] = true, [MOESIM_LOAD_GINI] = true};
     struct moesim_tally t;
-    cr_assert_eq(moesim_tally_init(&t, measure, 2, 0, 3, 1, arena, &err), MOESIM_OK);
+    cr_assert_eq(moesim_tally_init(&t, measure, none, 2, 0, 3, 1, arena, &err), MOESIM_OK);
     for (uint32_t m = 0; m < MOESIM_N_METRICS; m++)
         for (uint32_t s = 0; s < 3; s++)
             moesim_tally_set(&t, m, 1, s, s + 0.5);
@@ -111,12 +110,11 @@ Test(tally, windows_cover_every_step_once, .init = set_up, .fini = tear_down)
 {
     for (uint32_t steps = 1; steps <= 37; steps++) {
         struct moesim_tally t;
-        cr_assert_eq(moesim_tally_init(&t, all, 1, 0, steps, 3, arena, &err), MOESIM_OK);
+        cr_assert_eq(moesim_tally_init(&t, all, none, 1, 0, steps, 3, arena, &err), MOESIM_OK);
         const uint64_t assigned[] = {1, 2, 0}, kept[] = {1, 1, 0};
         for (uint32_t s = 0; s < steps; s++)
             moesim_tally_loads(&t, 0, s, assigned, kept);
         struct moesim_outcome o = {.arena = arena};
-        bool none[MOESIM_N_METRICS] = {0};
         cr_assert_eq(moesim_tally_close(&t, none, true, &o, &err), MOESIM_OK);
         cr_assert_eq(o.n_windows, steps < 10 ? steps : 10);
         uint32_t next = 0;
@@ -139,12 +137,11 @@ Test(tally, windows_cover_every_step_once, .init = set_up, .fini = tear_down)
 Test(tally, dead_means_dead_over_a_window, .init = set_up, .fini = tear_down)
 {
     struct moesim_tally t;
-    cr_assert_eq(moesim_tally_init(&t, all, 1, 0, 20, 2, arena, &err), MOESIM_OK); /* 10 windows of 2 steps */
+    cr_assert_eq(moesim_tally_init(&t, all, none, 1, 0, 20, 2, arena, &err), MOESIM_OK); /* 10 windows of 2 steps */
     const uint64_t both[] = {1, 1}, first[] = {2, 0};
     for (uint32_t s = 0; s < 20; s++)
         moesim_tally_loads(&t, 0, s, s % 4 == 0 ? both : first, first);
     struct moesim_outcome o = {.arena = arena};
-    bool none[MOESIM_N_METRICS] = {0};
     cr_assert_eq(moesim_tally_close(&t, none, false, &o, &err), MOESIM_OK);
     const struct moesim_summary *dead = find(&o, MOESIM_DEAD_EXPERTS, 0);
     cr_assert_eq(dead->value, 0.5);
@@ -206,4 +203,88 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
     cr_assert_eq(moesim_outcome_from_json(text, arena, &back, &err), MOESIM_EBROKEN);
     cr_assert_eq(moesim_outcome_from_json("{}", arena, &back, &err), MOESIM_EBROKEN);
     free(text);
+}
+
+/* ---- more steps than are kept ---- */
+
+/* A load between 1 and 2, in an order of its own. */
+static double load_of(uint32_t layer, uint32_t step)
+{
+    return 1 + (double)(step * 7919u % 100003u + layer) / 100004;
+}
+
+static void fill_long(struct moesim_tally *t, const bool *record, uint32_t n_steps)
+{
+    cr_assert_eq(moesim_tally_init(t, all, record, 2, 0, n_steps, 1, arena, &err), MOESIM_OK);
+    for (uint32_t s = 0; s < n_steps; s++)
+        for (uint32_t l = 0; l < 2; l++) {
+            moesim_tally_set(t, MOESIM_LOAD_CV, l, s, load_of(l, s));
+            moesim_tally_set(t, MOESIM_BAD_ROWS, l, s, s % 3);
+            moesim_tally_set(t, MOESIM_AUX_LOSS, l, s, s % 2 ? NAN : -load_of(l, s));
+            moesim_tally_set(t, MOESIM_CPU_TIME_ROUTE, l, s, load_of(l, s) * (s % 100 == 0 ? 1e-3 : 1e-6));
+        }
+}
+
+/* A long run in bins beside the same kept one by one: equal but for percentiles of many values, which are within the
+ * half of a bin; values that are few are exact. */
+Test(tally, long_runs_are_counted_in_bins, .init = set_up, .fini = tear_down)
+{
+    enum { STEPS = 60000 };
+    static struct moesim_tally t;
+    struct moesim_outcome kept = {.arena = arena}, binned = {.arena = arena};
+    fill_long(&t, all, STEPS);
+    cr_assert_eq(moesim_tally_close(&t, none, false, &kept, &err), MOESIM_OK);
+    const size_t before = moesim_arena_used(arena);
+    fill_long(&t, none, STEPS);
+    cr_assert_lt(moesim_arena_used(arena) - before, 2u * MOESIM_N_METRICS * 33000);
+    cr_assert_eq(moesim_tally_close(&t, none, false, &binned, &err), MOESIM_OK);
+    cr_assert_eq(binned.n_summaries, kept.n_summaries);
+    for (uint64_t i = 0; i < kept.n_summaries; i++) {
+        const struct moesim_summary *a = &kept.summary[i], *b = &binned.summary[i];
+        const double near = a->metric == MOESIM_CPU_TIME_ROUTE ? 1. / 150 : 1. / 2000, size = fabs(a->p95);
+        cr_assert(a->metric == b->metric && a->layer == b->layer && a->n == b->n && a->min == b->min &&
+                  a->max == b->max);
+        cr_assert_float_eq(b->mean, a->mean, 1e-12 * size);
+        cr_assert_float_eq(b->std, a->std, 1e-9 * (a->std + size));
+        cr_assert_float_eq(b->p50, a->p50, near * size);
+        cr_assert_float_eq(b->p95, a->p95, near * size);
+        if (a->metric == MOESIM_BAD_ROWS)
+            cr_assert(b->p50 == a->p50 && b->p95 == a->p95 && b->value == a->value);
+    }
+}
+
+/* As many steps as are kept: every value counts exactly. */
+Test(tally, shorter_runs_are_exact, .init = set_up, .fini = tear_down)
+{
+    static struct moesim_tally t;
+    fill_long(&t, none, MOESIM_EXACT_STEPS);
+    cr_assert(t.value[MOESIM_LOAD_CV] && !t.bins[MOESIM_LOAD_CV]);
+    fill_long(&t, none, MOESIM_EXACT_STEPS + 1);
+    cr_assert(!t.value[MOESIM_LOAD_CV] && t.bins[MOESIM_LOAD_CV]);
+    cr_assert_eq(moesim_tally_bytes(all, none, 1, MOESIM_EXACT_STEPS + 1, 1),
+                 moesim_tally_bytes(all, none, 1, 1000000, 1));
+}
+
+Test(tally, bins_by_hand, .init = set_up, .fini = tear_down)
+{
+    struct moesim_bins a, b;
+    cr_assert(moesim_bins_init(&a, arena) && moesim_bins_init(&b, arena));
+    for (int i = 0; i < 4; i++)
+        moesim_bins_add(i % 2 ? &a : &b, (double[]){-2, 4, 0, 1}[i]);
+    moesim_bins_merge(&a, &b);
+    cr_assert(a.n == 4 && a.sum == 3 && a.min == -2 && a.max == 4 && a.n_bins == 4 && a.shift == 0);
+    cr_assert_float_eq(a.square, 21 - 9 / 4., 1e-12); /* sum of squares less (sum)^2 / 4 */
+    cr_assert(moesim_bins_percentile(&a, 0) == -2 && moesim_bins_percentile(&a, 1) == 4);
+    cr_assert_eq(moesim_bins_percentile(&a, 0.5), 0.5); /* between 0 and 1 */
+    for (int i = 0; i < 3 * MOESIM_MOST_BINS; i++)
+        moesim_bins_add(&b, i);
+    cr_assert(b.n == 3 * MOESIM_MOST_BINS + 2 && b.n_bins <= MOESIM_MOST_BINS && b.shift > 0);
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < b.n_bins; i++) {
+        n += b.count[i];
+        cr_assert(i == 0 || b.key[i] > b.key[i - 1]);
+    }
+    cr_assert_eq(n, b.n);
+    moesim_bins_merge(&a, &b); /* the finer one becomes as coarse */
+    cr_assert(a.shift >= b.shift && a.n == b.n + 4);
 }
