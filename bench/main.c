@@ -24,6 +24,7 @@ const struct bench_part bench_parts[] = {
     {"machine", "multiply-adds, bandwidth, and the BLAS that is bound", part_machine},
     {"route", "softmax-topk and expert-choice beside PyTorch, numpy and ggml", part_route},
     {"routers", "every router beside softmax-topk", part_routers},
+    {"step", "a step with its metrics and pricing beside its routing alone", part_step},
     {"gate", "the gate's product, and what routing adds to it", part_gate},
     {"layer", "the MoE layer beside PyTorch and ggml", part_layer},
     {"placement", "placing the experts of 61 layers", part_placement},

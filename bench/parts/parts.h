@@ -9,6 +9,7 @@
 void part_machine(struct bench *bench);
 void part_route(struct bench *bench);
 void part_routers(struct bench *bench);
+void part_step(struct bench *bench);
 void part_gate(struct bench *bench);
 void part_layer(struct bench *bench);
 void part_placement(struct bench *bench);
