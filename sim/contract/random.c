@@ -1,30 +1,24 @@
 /* SPDX-License-Identifier: MIT
  *
  * Philox4x32-10 and the numbers made from it. Four consecutive elements come from one block: counter = (block's low
- * 32 bits, step, layer << 16 | block's high 16 bits, stream), key = seed. In bulk they are drawn by the rows'
- * kernels, which have the same bits.
+ * 32 bits, step, layer << 16 | block's high 16 bits, stream), key = seed. In bulk they are drawn by the
+ * kernels of draws.c, which have the same bits.
  */
 #include <moesim/random.h>
 
 #include <math.h>
 #include <string.h>
 
-#include "sim/contract/kernels/rows.h"
+#include "sim/contract/kernels/draws.h"
 #include "sim/contract/logarithm.h"
-
-/* Multipliers and key increments of Salmon et al., table 2. */
-#define MULTIPLY_0 0xd2511f53u
-#define MULTIPLY_1 0xcd9e8d57u
-#define WEYL_0 0x9e3779b9u
-#define WEYL_1 0xbb67ae85u
 
 void moesim_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     uint32_t a = counter[0], b = counter[1], c = counter[2], d = counter[3];
     for (uint32_t round = 0; round < 10; round++) {
-        const uint64_t x = (uint64_t)a * MULTIPLY_0, y = (uint64_t)c * MULTIPLY_1;
-        a = (uint32_t)(y >> 32) ^ b ^ (key[0] + round * WEYL_0);
-        c = (uint32_t)(x >> 32) ^ d ^ (key[1] + round * WEYL_1);
+        const uint64_t x = (uint64_t)a * PHILOX_MULTIPLY_0, y = (uint64_t)c * PHILOX_MULTIPLY_1;
+        a = (uint32_t)(y >> 32) ^ b ^ (key[0] + round * PHILOX_WEYL_0);
+        c = (uint32_t)(x >> 32) ^ d ^ (key[1] + round * PHILOX_WEYL_1);
         b = (uint32_t)y;
         d = (uint32_t)x;
     }
@@ -111,12 +105,24 @@ float moesim_random_normal(const struct moesim_random *r, uint64_t index)
 
 /* ---- bulk ---- */
 
+/* The fastest that this processor runs. */
+static const struct draws_kernels *draws(void)
+{
+#ifdef MOESIM_HAVE_AVX2
+    if (__builtin_cpu_supports("avx512f"))
+        return &moesim_draws_avx512;
+    if (__builtin_cpu_supports("avx2"))
+        return &moesim_draws_avx2;
+#endif
+    return &moesim_draws_baseline;
+}
+
 void moesim_random_uniforms(const struct moesim_random *r, uint64_t first, size_t n, float *out)
 {
-    moesim_rows()->uniforms(r, first, n, out);
+    draws()->uniforms(r, first, n, out);
 }
 
 void moesim_random_normals(const struct moesim_random *r, uint64_t first, size_t n, float *out)
 {
-    moesim_rows()->normals(r, first, n, out);
+    draws()->normals(r, first, n, out);
 }

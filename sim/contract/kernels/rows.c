@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "sim/contract/kernels/rows_choose.h"
-#include "sim/contract/kernels/rows_draws.h"
 #include "sim/contract/kernels/rows_pairs.h"
 #include "sim/contract/kernels/rows_project.h"
 #include "sim/contract/kernels/rows_scores.h"
@@ -490,8 +489,6 @@ const struct rows_kernels ROWS_KERNELS = {
     .exp = rows_exp,
     .sum = rows_sum,
     .softplus = rows_softplus,
-    .uniforms = rows_uniforms,
-    .normals = rows_normals,
     .scores = rows_scores,
     .add_scores = rows_add_scores,
     .sum_scores = rows_sum_scores,

@@ -11,7 +11,6 @@
 #include <stdint.h>
 
 #include <moesim/kernels.h>
-#include <moesim/random.h>
 
 #define ROWS_LANES 8       /* rows that one select() call takes */
 #define BLOCK_K 16         /* most choices that a row of eight keeps in registers and stack */
@@ -107,8 +106,6 @@ struct rows_kernels {
     float (*exp)(float x);
     float (*sum)(const float *x, size_t n);
     void (*softplus)(const float *x, size_t n, float *out);
-    void (*uniforms)(const struct moesim_random *r, uint64_t first, size_t n, float *out);
-    void (*normals)(const struct moesim_random *r, uint64_t first, size_t n, float *out);
     /* out[n] = the scores of one row. */
     void (*scores)(enum moesim_score score, const float *row, uint32_t n, float *out);
     /* sum[n] += one row of such scores, as rows_select.sum. */

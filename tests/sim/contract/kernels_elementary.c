@@ -152,7 +152,7 @@ struct built {
     float score[8 * MOST_K], out[3 * MOST];
     double sum[3 * MOST], size, squares, entropy;
     double chances[MOST];
-    float cut, normal[MOST], uniform[MOST], width[MOST], next_best;
+    float cut, width[MOST], next_best;
     struct rows_confidence confidence, beside; /* of the rows, and from the pass that chooses */
     uint64_t shared[3];
     bool is_added;
@@ -237,9 +237,6 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
     b->entropy = rows->entropy(x, b->out, n);
     b->entropy = isnan(b->entropy) ? 99 : b->entropy;
     b->cut = rows->cut_by_mass(x, b->out, n, 0.4f);
-    const struct moesim_random draw = {.seed = UINT64_C(1) << 40 | n, .stream = 3, .layer = select.k, .step = n};
-    rows->normals(&draw, (UINT64_C(1) << 34) - n / 2, n, b->normal); /* where blocks pass 2^32 */
-    rows->uniforms(&draw, (UINT64_C(1) << 34) - n / 2, n, b->uniform);
     b->n_above = rows->rank_above(x, n, 0.25f, b->above);
     for (uint32_t j = 0; j < 3 * n; j++)
         b->out[j] = isnan(b->out[j]) ? 99 : b->out[j]; /* the sign of a NaN is free */

@@ -7,6 +7,8 @@
 
 #include <moesim/random.h>
 
+#include "sim/contract/kernels/draws.h"
+
 TestSuite(random, .timeout = 60);
 
 /* Random123, tests/kat_vectors, philox4x32 10 rounds. */
@@ -61,6 +63,51 @@ Test(random, bulk_equals_single_at_any_offset)
                 cr_assert_eq(bulk[i], moesim_random_uniform(&r, first + i));
             cr_assert(bulk[n] == 99 && bulk[n + 1] == 99);
         }
+}
+
+/* The builds that this processor runs. */
+static uint32_t builds(const struct draws_kernels *build[3])
+{
+    uint32_t n = 0;
+    build[n++] = &moesim_draws_baseline;
+#ifdef MOESIM_HAVE_AVX2
+    if (__builtin_cpu_supports("avx2"))
+        build[n++] = &moesim_draws_avx2;
+    if (__builtin_cpu_supports("avx512f"))
+        build[n++] = &moesim_draws_avx512;
+#endif
+    return n;
+}
+
+/* Every build has the bits of single elements, for pieces and for a range over several chunks. */
+Test(random, builds_have_equal_bits)
+{
+    enum { N = 3000, MANY = 1 << 20 };
+    static float bulk[N + 1], many[2][MANY];
+    const struct draws_kernels *build[3];
+    const uint32_t n_builds = builds(build);
+    for (uint32_t b = 0; b < n_builds; b++) {
+        for (uint32_t i = 0; i < 60; i++) {
+            const struct moesim_random r = {UINT64_C(0x123456789abcdef) * i, MOESIM_STREAM_TEST + i, 65535 * (i % 2),
+                                            i};
+            const uint64_t first = i % 3 ? far + i : 0;
+            const size_t n = moesim_random_below(&r, 0, i % 4 ? N : 70);
+            bulk[n] = 99;
+            build[b]->normals(&r, first, n, bulk);
+            for (size_t j = 0; j < n; j++) {
+                const float one = moesim_random_normal(&r, first + j);
+                cr_assert_arr_eq(&bulk[j], &one, sizeof one);
+            }
+            build[b]->uniforms(&r, first, n, bulk);
+            for (size_t j = 0; j < n; j++)
+                cr_assert_eq(bulk[j], moesim_random_uniform(&r, first + j));
+            cr_assert_eq(bulk[n], 99);
+        }
+        const struct moesim_random r = {7, MOESIM_STREAM_TEST, 1, 2};
+        build[b]->normals(&r, 3, MANY, many[b > 0]);
+        if (b)
+            cr_assert_arr_eq(many[0], many[1], sizeof many[0]);
+    }
 }
 
 /* Box-Muller in double with the C library, from the same bits. */
