@@ -1,7 +1,10 @@
 /*
- * Bulk drawing of gate columns: rows in fixed chunks over the threads, numbers in pieces that stay in the cache.
+ * Bulk drawing of gate columns: rows in fixed chunks over the threads, numbers in pieces that stay in the cache until
+ * scale and offset are on them.
  */
 #include "workloads/columns.h"
+
+#include <stdbool.h>
 
 #include "workloads/gumbel.h"
 
@@ -25,7 +28,7 @@ enum moesim_status columns_init(struct columns *columns, const struct moesim_wor
     columns->n_experts = env->n_experts;
     columns->n_columns = env->n_columns;
     columns->stride = env->n_columns > env->n_experts ? env->n_columns : env->n_experts;
-    columns->values = moesim_alloc(env->arena, (size_t)env->n_tokens * columns->stride, sizeof *columns->values);
+    columns->values = moesim_alloc_unset(env->arena, (size_t)env->n_tokens * columns->stride, sizeof *columns->values);
     columns->offset = moesim_alloc(env->arena, env->n_experts, sizeof *columns->offset);
     if (!columns->values || !columns->offset)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u tokens of %u gate columns", env->n_tokens,
@@ -48,8 +51,32 @@ static void draw(const struct block *block, uint64_t first, size_t n, float *out
     }
 }
 
+static void finish(const struct block *block, uint32_t column, uint32_t n, const float *noise, float *out)
+{
+    const float *offset = block->offset ? block->offset + column : NULL;
+    if (offset)
+        for (uint32_t j = 0; j < n; j++)
+            out[j] = offset[j] + block->scale * noise[j];
+    else
+        for (uint32_t j = 0; j < n; j++)
+            out[j] = block->scale * noise[j];
+}
+
+/* Rows of nothing but the block: the numbers are drawn in their place. */
+static void fill_whole_rows(const struct block *block, uint32_t first_row, uint32_t last_row, float *values)
+{
+    const uint32_t step = block->n < PIECE ? PIECE / block->n : 1;
+    for (uint32_t row = first_row, n; row < last_row; row += n) {
+        n = last_row - row < step ? last_row - row : step;
+        float *out = values + (size_t)row * block->n;
+        draw(block, (uint64_t)row * block->n, (size_t)n * block->n, out);
+        for (uint32_t i = 0; (block->offset || block->scale != 1) && i < n; i++)
+            finish(block, 0, block->n, out + (size_t)i * block->n, out + (size_t)i * block->n);
+    }
+}
+
 /* Element row * n + column of the block's sequence belongs at values[row][first + column]. */
-static void fill_rows(const struct block *block, uint32_t first_row, uint32_t last_row, float *values)
+static void fill_parts_of_rows(const struct block *block, uint32_t first_row, uint32_t last_row, float *values)
 {
     float piece[PIECE];
     const uint64_t end = (uint64_t)last_row * block->n;
@@ -61,8 +88,7 @@ static void fill_rows(const struct block *block, uint32_t first_row, uint32_t la
         draw(block, at, n, piece);
         for (uint32_t i = 0; i < n;) {
             const uint32_t left = block->n - column, run = left < n - i ? left : n - i;
-            for (uint32_t j = 0; j < run; j++)
-                row[column + j] = (block->offset ? block->offset[column + j] : 0.0f) + block->scale * piece[i + j];
+            finish(block, column, run, piece + i, row + column);
             i += run;
             column += run;
             if (column == block->n) {
@@ -74,6 +100,23 @@ static void fill_rows(const struct block *block, uint32_t first_row, uint32_t la
     }
 }
 
+static void fill_rows(const struct block *block, uint32_t first_row, uint32_t last_row, float *values)
+{
+    if (block->n == block->stride)
+        fill_whole_rows(block, first_row, last_row, values);
+    else if (block->n)
+        fill_parts_of_rows(block, first_row, last_row, values);
+}
+
+/* Whether adding them changes anything but the sign of a 0. */
+static bool has_offsets(const struct columns *columns)
+{
+    for (uint32_t e = 0; e < columns->n_experts; e++)
+        if (columns->offset[e] != 0)
+            return true;
+    return false;
+}
+
 void columns_draw(struct columns *columns, enum columns_noise noise, double scale, uint32_t step, uint32_t layer,
                   struct moesim_batch *batch)
 {
@@ -81,7 +124,7 @@ void columns_draw(struct columns *columns, enum columns_noise noise, double scal
     const struct block experts = {{columns->seed, MOESIM_STREAM_COLUMNS, layer, step},
                                   noise,
                                   (float)scale,
-                                  columns->offset,
+                                  has_offsets(columns) ? columns->offset : NULL,
                                   0,
                                   n_experts,
                                   columns->stride};
@@ -98,8 +141,7 @@ void columns_draw(struct columns *columns, enum columns_noise noise, double scal
         const uint32_t first = chunk * CHUNK_ROWS;
         const uint32_t last = n_rows - first < CHUNK_ROWS ? n_rows : first + CHUNK_ROWS;
         fill_rows(&experts, first, last, columns->values);
-        if (extra.n)
-            fill_rows(&extra, first, last, columns->values);
+        fill_rows(&extra, first, last, columns->values);
     }
     batch->n_tokens = n_rows;
     batch->n_columns = columns->n_columns;

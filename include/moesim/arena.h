@@ -21,6 +21,10 @@ MOESIM_API void moesim_arena_destroy(struct moesim_arena *arena);
  * NULL when n * size overflows, passes the limit or cannot be had; n = 0 gives a valid pointer. */
 MOESIM_API void *moesim_alloc(struct moesim_arena *arena, size_t n, size_t size);
 
+/* The same, but what large blocks hold is not set: for arrays that are written before they are read, and large enough
+ * for clearing them to be felt. */
+MOESIM_API void *moesim_alloc_unset(struct moesim_arena *arena, size_t n, size_t size);
+
 /* A copy of `text` owned by the arena; NULL as for moesim_alloc. */
 MOESIM_API char *moesim_strdup(struct moesim_arena *arena, const char *text);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The arena: large chunks from calloc, handed out in 64-byte steps. Fresh chunks of the size that allocators map
+ * The arena: large chunks from the heap, handed out in 64-byte steps. Fresh chunks of the size that allocators map
  * straight from the kernel cost nothing until touched, so a generous upper bound on a plan is only address space.
  */
 #include <moesim/arena.h>
@@ -58,12 +58,13 @@ static void ask_for_huge_pages(struct chunk *chunk)
 #endif
 }
 
-/* A chunk with room for `bytes`; a large request gets a chunk of its own behind the one being filled. */
-static struct chunk *add_chunk(struct moesim_arena *arena, size_t bytes)
+/* A chunk with room for `bytes`; a large request gets a chunk of its own behind the one being filled, which may be left
+ * as it comes. Calling malloc for it keeps what an earlier arena gave back from being cleared again. */
+static struct chunk *add_chunk(struct moesim_arena *arena, size_t bytes, bool zeroed)
 {
     const bool own = bytes > CHUNK_BYTES / 4;
-    const size_t room = own ? bytes : CHUNK_BYTES;
-    struct chunk *chunk = calloc(1, sizeof *chunk + ALIGNMENT + room);
+    const size_t room = own ? bytes : CHUNK_BYTES, size = sizeof(struct chunk) + ALIGNMENT + room;
+    struct chunk *chunk = own && !zeroed ? malloc(size) : calloc(1, size);
     if (!chunk)
         return NULL;
     chunk->free = (char *)(((uintptr_t)(chunk + 1) + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1));
@@ -76,7 +77,7 @@ static struct chunk *add_chunk(struct moesim_arena *arena, size_t bytes)
     return chunk;
 }
 
-void *moesim_alloc(struct moesim_arena *arena, size_t n, size_t size)
+static void *allocate(struct moesim_arena *arena, size_t n, size_t size, bool zeroed)
 {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > MOST_BYTES)
@@ -86,13 +87,23 @@ void *moesim_alloc(struct moesim_arena *arena, size_t n, size_t size)
         return NULL;
     struct chunk *chunk = arena->chunks;
     if (!chunk || (size_t)(chunk->end - chunk->free) < bytes)
-        chunk = add_chunk(arena, bytes);
+        chunk = add_chunk(arena, bytes, zeroed);
     if (!chunk)
         return NULL;
     void *memory = chunk->free;
     chunk->free += bytes;
     arena->used += bytes;
     return memory;
+}
+
+void *moesim_alloc(struct moesim_arena *arena, size_t n, size_t size)
+{
+    return allocate(arena, n, size, true);
+}
+
+void *moesim_alloc_unset(struct moesim_arena *arena, size_t n, size_t size)
+{
+    return allocate(arena, n, size, false);
 }
 
 char *moesim_strdup(struct moesim_arena *arena, const char *text)

@@ -23,10 +23,10 @@ enum moesim_status moesim_plan_init(struct moesim_plan *plan, uint32_t max_token
         .max_pairs = max_pairs,
         .n_slots = n_slots,
         .first = moesim_alloc(arena, (size_t)max_tokens + 1, sizeof *plan->first),
-        .expert = moesim_alloc(arena, n, sizeof *plan->expert),
-        .weight = moesim_alloc(arena, n, sizeof *plan->weight),
-        .slot = moesim_alloc(arena, n, sizeof *plan->slot),
-        .fate = moesim_alloc(arena, n, sizeof *plan->fate),
+        .expert = moesim_alloc_unset(arena, n, sizeof *plan->expert),
+        .weight = moesim_alloc_unset(arena, n, sizeof *plan->weight),
+        .slot = moesim_alloc_unset(arena, n, sizeof *plan->slot),
+        .fate = moesim_alloc_unset(arena, n, sizeof *plan->fate),
         .capacity = moesim_alloc(arena, (size_t)max_groups * n_experts, sizeof *plan->capacity),
     };
     bool enough = plan->first && plan->expert && plan->weight && plan->slot && plan->fate && plan->capacity;
