@@ -16,7 +16,8 @@ static const char *const statement_sql[RESULTS_N_STATEMENTS] = {
     [RESULTS_FIND_RUN] = "SELECT id, state = 'done' FROM run WHERE study = ?1 AND hash = ?2",
     [RESULTS_DELETE_RUN] = "DELETE FROM run WHERE id = ?1",
     [RESULTS_DELETE_STALE] = "DELETE FROM run WHERE study = ?1 AND pairing = ?2 AND seed = ?3 AND hash <> ?4 AND "
-                             "params = ?5 AND id IN (SELECT run FROM run_param WHERE path = 'router' AND value = ?6)",
+                             "params = ?5 AND EXISTS (SELECT 1 FROM run_param WHERE run = run.id AND path = 'router' "
+                             "AND value = ?6)",
     [RESULTS_INSERT_RUN] =
         "INSERT INTO run (study, hash, point, seed, pairing, state, reason, params, version, revision, compiler, cpu, "
         "blas,"

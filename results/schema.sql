@@ -47,7 +47,8 @@ CREATE TABLE run_param (
     number REAL, -- NULL for a word
     PRIMARY KEY (run, path)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX run_param_by_value ON run_param (path, value);
+-- Of routers alone: an index of every path would be written in as many places as a run has parameters.
+CREATE INDEX run_param_by_router ON run_param (value) WHERE path = 'router';
 
 -- The metrics that this file knows; ids differ between files, names do not.
 CREATE TABLE metric (
