@@ -162,11 +162,12 @@ static enum moesim_status take_event(struct sweep *s, struct worker_event *event
     if (event->news == WORKER_OUTCOME) {
         struct moesim_error why = {"memory is exhausted"};
         arena = moesim_arena_create(0);
-        enum moesim_status read = arena ? moesim_outcome_from_json(event->text, arena, &outcome, &why) : MOESIM_ENOMEM;
+        enum moesim_status read =
+            arena ? moesim_outcome_unpack(event->text, event->size, arena, &outcome, &why) : MOESIM_ENOMEM;
         if (!read)
             whole = &outcome;
         else
-            snprintf(event->text, strlen(event->text) + 1, "%s", why.text);
+            snprintf(event->text, event->size + 1, "%s", why.text);
     }
     if (whole) {
         s->result->n_done++;
@@ -183,18 +184,29 @@ static enum moesim_status take_event(struct sweep *s, struct worker_event *event
 
 /* ---- the loop ---- */
 
-static enum moesim_status pass(struct sweep *s, struct moesim_error *err)
+static enum moesim_status send_groups(struct sweep *s, struct moesim_error *err)
 {
     enum moesim_status status = MOESIM_OK;
     while (!status && s->next < s->n_groups && worker_pool_has_room(s->pool)) {
         const struct group *group = &s->group[s->next++];
         status = worker_pool_send(s->pool, s->todo + group->first, group->n, err);
     }
+    return status;
+}
+
+/* Whoever is done gets its next group before its last outcome is stored. */
+static enum moesim_status pass(struct sweep *s, struct moesim_error *err)
+{
     struct worker_event event = {.news = WORKER_QUIET};
-    if (!status)
-        status = worker_pool_wait(s->pool, 0.2, &event, err);
+    struct moesim_error unsent;
+    enum moesim_status status = worker_pool_wait(s->pool, 0.2, &event, err);
+    const enum moesim_status sent = status || stop_signal() ? MOESIM_OK : send_groups(s, &unsent);
     if (!status && event.news != WORKER_QUIET)
         status = take_event(s, &event, err);
+    if (!status && sent) {
+        status = sent;
+        *err = unsent;
+    }
     free(event.text);
     progress_draw(&s->progress);
     return status;
@@ -211,6 +223,8 @@ static int run_all(struct sweep *s, const char *source_json)
     struct moesim_error err;
     enum moesim_status status = worker_pool_create(&setup, &s->pool, &err);
     progress_start(&s->progress, s->n_todo, s->options->quiet);
+    if (!status)
+        status = send_groups(s, &err);
     while (!status && !stop_signal() && (s->next < s->n_groups || worker_pool_is_busy(s->pool)))
         status = pass(s, &err);
     worker_pool_destroy(s->pool);

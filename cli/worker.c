@@ -285,6 +285,16 @@ static int index_of(const struct worker *w, uint32_t point)
     return -1;
 }
 
+static char *copy_of(const char *bytes, size_t n)
+{
+    char *copy = malloc(n + 1);
+    if (copy) {
+        memcpy(copy, bytes, n);
+        copy[n] = '\0';
+    }
+    return copy;
+}
+
 /* Takes a whole message out of the bytes; false when there is none. Nonsense ends the worker. */
 static bool next_message(struct worker *w, struct worker_event *event)
 {
@@ -309,7 +319,8 @@ static bool next_message(struct worker *w, struct worker_event *event)
         return false;
     *event = (struct worker_event){.news = kind[0] == 'o' ? WORKER_OUTCOME : WORKER_FAILED,
                                    .point = point,
-                                   .text = strndup(newline + 1, size),
+                                   .text = copy_of(newline + 1, size),
+                                   .size = size,
                                    .started = w->started};
     w->n_in -= head + size;
     memmove(w->in, newline + 1 + size, w->n_in);
@@ -332,8 +343,11 @@ static bool next_failure(struct worker *w, struct worker_event *event)
             continue;
         w->answered[i] = true;
         w->n_left--;
-        *event = (struct worker_event){
-            .news = WORKER_FAILED, .point = w->point[i], .text = strdup(w->reason), .started = w->started};
+        *event = (struct worker_event){.news = WORKER_FAILED,
+                                       .point = w->point[i],
+                                       .text = strdup(w->reason),
+                                       .size = strlen(w->reason),
+                                       .started = w->started};
         return true;
     }
     return false;

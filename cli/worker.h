@@ -3,7 +3,8 @@
  * outcomes back. A worker that crashes, exits, hangs or eats memory fails its own points only.
  *
  * The parent sends "setup BYTES THREADS MEMORY\n" and the study source, then "run N POINT:HASH ...\n" a group. The
- * worker answers "outcome POINT BYTES\n" or "failed POINT BYTES\n" and that many bytes for each point.
+ * worker answers "outcome POINT BYTES\n" or "failed POINT BYTES\n" and that many bytes for each point: an outcome as
+ * moesim_outcome_pack() has it, or a sentence.
  */
 #ifndef MOESIM_CLI_WORKER_H
 #define MOESIM_CLI_WORKER_H
@@ -29,7 +30,8 @@ enum worker_news { WORKER_QUIET, WORKER_OUTCOME, WORKER_FAILED };
 struct worker_event {
     enum worker_news news;
     uint32_t point;
-    char *text;     /* the outcome as JSON, or why the run failed; the caller frees it */
+    char *text;     /* the outcome's bytes, or why the run failed; ends with a 0; the caller frees it */
+    size_t size;    /* without that 0 */
     time_t started; /* when its group was sent */
 };
 

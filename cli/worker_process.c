@@ -37,12 +37,16 @@ static bool open_channel(struct channel *channel)
     return channel->in && channel->out;
 }
 
-static bool answer(struct channel *channel, const char *kind, uint32_t point, const char *text)
+static bool answer(struct channel *channel, const char *kind, uint32_t point, const char *bytes, size_t n)
 {
-    size_t n = strlen(text);
     fprintf(channel->out, "%s %u %zu\n", kind, point, n);
-    fwrite(text, 1, n, channel->out);
+    fwrite(bytes, 1, n, channel->out);
     return fflush(channel->out) == 0;
+}
+
+static bool answer_failure(struct channel *channel, uint32_t point, const char *why)
+{
+    return answer(channel, "failed", point, why, strlen(why));
 }
 
 /* Bounds the address space at what is mapped now, with all threads started, plus the allowance. */
@@ -94,6 +98,11 @@ static enum moesim_status step_all(const struct moesim_point *const *points, uin
     return status ? status : moesim_experiment_finish(*experiment, outcomes, err);
 }
 
+struct packed {
+    char *bytes;
+    size_t size;
+};
+
 /* Runs the group and answers for every point of it; false when nobody listens. */
 static bool run_group(struct channel *channel, const struct loaded_study *loaded, const uint32_t *index, uint32_t n,
                       uint64_t memory, const char *record)
@@ -107,17 +116,18 @@ static bool run_group(struct channel *channel, const struct loaded_study *loaded
         points[i] = loaded->points[index[i]];
     if (!status)
         status = step_all(points, n, memory, record, &experiment, outcomes, &err);
-    char **text = calloc(n, sizeof *text);
-    for (uint32_t i = 0; !status && text && i < n; i++)
-        text[i] = moesim_outcome_to_json(&outcomes[i]);
+    struct packed *packed = calloc(n, sizeof *packed);
+    for (uint32_t i = 0; !status && packed && i < n; i++)
+        packed[i].bytes = moesim_outcome_pack(&outcomes[i], &packed[i].size);
     moesim_experiment_destroy(experiment); /* before the answer: a router that falls in finish() has failed */
     bool heard = true;
     for (uint32_t i = 0; heard && i < n; i++)
-        heard = text && text[i] ? answer(channel, "outcome", index[i], text[i])
-                                : answer(channel, "failed", index[i], status ? err.text : "memory is exhausted");
-    for (uint32_t i = 0; text && i < n; i++)
-        free(text[i]);
-    free(text);
+        heard = packed && packed[i].bytes
+                    ? answer(channel, "outcome", index[i], packed[i].bytes, packed[i].size)
+                    : answer_failure(channel, index[i], status ? err.text : "memory is exhausted");
+    for (uint32_t i = 0; packed && i < n; i++)
+        free(packed[i].bytes);
+    free(packed);
     free(outcomes);
     free(points);
     return heard;

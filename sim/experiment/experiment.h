@@ -53,10 +53,10 @@ void moesim_experiment_destroy(struct moesim_experiment *experiment);
 /* Bytes an experiment of this point will allocate, for --dry-run; an upper estimate. */
 uint64_t moesim_experiment_memory(const struct moesim_point *point);
 
-/* One outcome as a JSON text (malloc'd) and back (into an arena), for worker processes. Doubles keep their bits; NaN is
- * null. */
-char *moesim_outcome_to_json(const struct moesim_outcome *outcome);
-MOESIM_MUST_CHECK enum moesim_status moesim_outcome_from_json(const char *text, struct moesim_arena *arena,
-                                                              struct moesim_outcome *outcome, struct moesim_error *err);
+/* One outcome as `size` bytes (malloc'd, NULL without memory) and back (into an arena), for worker processes of the
+ * same program. Finite doubles keep their bits, others become NaN. MOESIM_EBROKEN for bytes that are no outcome. */
+char *moesim_outcome_pack(const struct moesim_outcome *outcome, size_t *size);
+MOESIM_MUST_CHECK enum moesim_status moesim_outcome_unpack(const char *bytes, size_t size, struct moesim_arena *arena,
+                                                           struct moesim_outcome *outcome, struct moesim_error *err);
 
 #endif

@@ -149,7 +149,7 @@ Test(tally, dead_means_dead_over_a_window, .init = set_up, .fini = tear_down)
     cr_assert_eq(dead->max, 1.0);
 }
 
-Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
+Test(tally, an_outcome_survives_packing, .init = set_up, .fini = tear_down)
 {
     struct moesim_summary summary[] = {{.layer = -1,
                                         .metric = 3,
@@ -179,10 +179,11 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
                                      .kernel_path = "openblas Haswell",
                                      .note = "two \"odd\" things",
                                      .seconds = 1.25};
-    char *text = moesim_outcome_to_json(&o);
-    cr_assert(text);
+    size_t size;
+    char *bytes = moesim_outcome_pack(&o, &size);
+    cr_assert(bytes);
     struct moesim_outcome back;
-    cr_assert_eq(moesim_outcome_from_json(text, arena, &back, &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(moesim_outcome_unpack(bytes, size, arena, &back, &err), MOESIM_OK, "%s", err.text);
     cr_assert_eq(back.n_summaries, 1);
     cr_assert(isnan(back.summary[0].std));
     back.summary[0].std = summary[0].std;
@@ -199,10 +200,23 @@ Test(tally, an_outcome_survives_json, .init = set_up, .fini = tear_down)
     cr_assert_str_eq(back.kernel_path, "openblas Haswell");
     cr_assert_str_eq(back.note, o.note);
     cr_assert_eq(back.seconds, 1.25);
-    text[strlen(text) / 2] = '\0';
-    cr_assert_eq(moesim_outcome_from_json(text, arena, &back, &err), MOESIM_EBROKEN);
-    cr_assert_eq(moesim_outcome_from_json("{}", arena, &back, &err), MOESIM_EBROKEN);
-    free(text);
+    for (size_t n = 0; n < size; n++) { /* in memory of its own, so that reading past it is found */
+        char *part = malloc(n ? n : 1);
+        memcpy(part, bytes, n);
+        cr_assert_eq(moesim_outcome_unpack(part, n, arena, &back, &err), MOESIM_EBROKEN);
+        free(part);
+    }
+    for (size_t i = 0; i < size; i++) { /* what is no outcome, or another one, is no crash */
+        const char before = bytes[i];
+        bytes[i] = (char)0xff;
+        (void)!moesim_outcome_unpack(bytes, size, arena, &back, &err);
+        bytes[i] = before;
+    }
+    summary[0].metric = MOESIM_N_METRICS;
+    free(bytes);
+    bytes = moesim_outcome_pack(&o, &size);
+    cr_assert_eq(moesim_outcome_unpack(bytes, size, arena, &back, &err), MOESIM_EBROKEN);
+    free(bytes);
 }
 
 /* ---- more steps than are kept ---- */
