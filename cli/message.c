@@ -69,6 +69,7 @@ static int exit_of(enum moesim_status status)
         return CLI_INTERRUPTED;
     case MOESIM_ENOMEM:
     case MOESIM_EBROKEN:
+    case MOESIM_EDIVERGED:
         break;
     }
     return CLI_SOME_FAILED;

@@ -18,13 +18,14 @@
 /* What kind of failure; the program's exit status follows from it. */
 enum moesim_status {
     MOESIM_OK = 0,
-    MOESIM_EINVAL,  /* a value the user gave is wrong: exit 2 */
-    MOESIM_EREFUSE, /* a router cannot serve this shape, by design; conformance counts it */
-    MOESIM_EPLUGIN, /* a plugin could not be loaded: exit 3 */
-    MOESIM_EIO,     /* a file, the disk or a database failed: exit 4 */
-    MOESIM_ENOMEM,  /* memory is exhausted or the allowance is used up */
-    MOESIM_EBROKEN, /* a router or workload broke its contract */
-    MOESIM_ESTOP,   /* stopped by a signal after a clean save */
+    MOESIM_EINVAL,    /* a value the user gave is wrong: exit 2 */
+    MOESIM_EREFUSE,   /* a router cannot serve this shape, by design; conformance counts it */
+    MOESIM_EPLUGIN,   /* a plugin could not be loaded: exit 3 */
+    MOESIM_EIO,       /* a file, the disk or a database failed: exit 4 */
+    MOESIM_ENOMEM,    /* memory is exhausted or the allowance is used up */
+    MOESIM_EBROKEN,   /* a router or workload broke its contract */
+    MOESIM_ESTOP,     /* stopped by a signal after a clean save */
+    MOESIM_EDIVERGED, /* training made a loss or gradient that is no finite number */
 };
 
 /* One sentence for people: what is wrong, where, and what would be right. Owned by the caller. */
