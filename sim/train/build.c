@@ -25,6 +25,7 @@ static struct moesim_tensor *add(struct builder *b, struct moesim_tensor tensor,
 {
     struct moesim_tensor *t = &b->model->tensor[b->model->n_tensors++];
     *t = tensor;
+    t->block = block;
     if (block == UINT32_MAX)
         snprintf(t->name, sizeof t->name, "%s", format);
     else

@@ -169,13 +169,24 @@ static void run_gate(struct moesim_moe *moe, const float *hidden)
         memcpy(moe->columns + t * b->n_columns, b->columns + t * b->stride, b->n_columns * sizeof(float));
 }
 
+/* Counts of the pass; in training also those of the global batch, which begins with micro-batch 0. */
 static void count(struct moesim_moe *moe)
 {
+    const struct moesim_batch *b = &moe->batch;
+    const uint32_t n_experts = moe->shape.n_experts;
     moesim_plan_count(&moe->plan, moe->assigned, moe->kept);
-    for (uint32_t e = 0; moe->batch.phase == MOESIM_TRAIN && e < moe->shape.n_experts; e++) {
+    if (b->phase != MOESIM_TRAIN)
+        return;
+    if (b->micro_batch == 0) {
+        memset(moe->global_assigned, 0, n_experts * sizeof *moe->global_assigned);
+        memset(moe->global_kept, 0, n_experts * sizeof *moe->global_kept);
+        moe->global_tokens = 0;
+    }
+    for (uint32_t e = 0; e < n_experts; e++) {
         moe->global_assigned[e] += moe->assigned[e];
         moe->global_kept[e] += moe->kept[e];
     }
+    moe->global_tokens += b->n_tokens;
 }
 
 enum moesim_status moesim_moe_forward(struct moesim_moe *moe, const struct moesim_pass *pass, const float *hidden,

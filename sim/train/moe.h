@@ -47,7 +47,8 @@ struct moesim_moe {
     float *d_weight;  /* [max_pairs] */
     void *plan_scratch;
     uint64_t *assigned, *kept;               /* [n_experts] of the last pass */
-    uint64_t *global_assigned, *global_kept; /* [n_experts] of the training passes since the last update */
+    uint64_t *global_assigned, *global_kept; /* [n_experts] of the training passes from micro-batch 0 on */
+    uint64_t global_tokens;
 };
 
 /* Sets everything up but the router's state. `config` and `choice` are borrowed. */

@@ -12,6 +12,7 @@
  * up with zeros that stay zeros. */
 struct moesim_tensor {
     char name[56];
+    uint32_t block; /* that it belongs to; UINT32_MAX = none */
     uint32_t n_parts, rows, columns, width;
     bool decays;  /* takes part in weight decay: matrices do, norms, biases and embeddings do not */
     bool is_gate; /* belongs to a gate or a router */

@@ -40,6 +40,6 @@ struct moesim_rows {
 /* The build that runs on this processor. */
 const struct moesim_rows *moesim_rows_find(void);
 
-extern const struct moesim_rows moesim_rows_avx2, moesim_rows_portable;
+extern const struct moesim_rows moesim_transformer_rows_avx2, moesim_transformer_rows_portable;
 
 #endif

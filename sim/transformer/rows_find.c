@@ -7,7 +7,7 @@ const struct moesim_rows *moesim_rows_find(void)
 {
 #ifdef MOESIM_HAVE_FMA
     if (__builtin_cpu_supports("avx2"))
-        return &moesim_rows_avx2;
+        return &moesim_transformer_rows_avx2;
 #endif
-    return &moesim_rows_portable;
+    return &moesim_transformer_rows_portable;
 }

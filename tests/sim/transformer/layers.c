@@ -245,7 +245,7 @@ Test(layers, embedding_as_its_twin, .init = open_bed, .fini = close_bed, .timeou
 
 Test(rows, both_builds_give_the_same_bits)
 {
-    const struct moesim_rows *const build[] = {moesim_rows_find(), &moesim_rows_portable};
+    const struct moesim_rows *const build[] = {moesim_rows_find(), &moesim_transformer_rows_portable};
     const struct moesim_random random = {.seed = 9, .stream = MOESIM_STREAM_TEST};
     float x[2][100], y[2][100], m[2][100], v[2][100], g[100], gain[100];
     const struct moesim_adamw_step step = {0.5f, 0.01f, 0.001f, 0.9f, 0.99f, 1.5f, 1e-8f};
