@@ -30,6 +30,7 @@ const struct bench_part bench_parts[] = {
     {"placement", "placing the experts of 61 layers", part_placement},
     {"cost", "pricing a routed layer", part_cost},
     {"trace", "reading recorded decisions", part_trace},
+    {"train", "a training step beside SGEMM", part_train},
     {"workload", "drawing gate columns", part_workload},
     {NULL, NULL, NULL},
 };

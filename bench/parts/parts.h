@@ -15,6 +15,7 @@ void part_layer(struct bench *bench);
 void part_placement(struct bench *bench);
 void part_cost(struct bench *bench);
 void part_trace(struct bench *bench);
+void part_train(struct bench *bench);
 void part_workload(struct bench *bench);
 
 #endif
