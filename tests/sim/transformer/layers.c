@@ -92,7 +92,7 @@ static void check(const struct matrix *m, bool gradient, const char *what)
     cr_assert_lt(error, 2e-5, "%s%s is off by %g", gradient ? "gradient of " : "", what, error);
 }
 
-static const char *const products_names[] = {"avx2-fma", "portable", "openblas"};
+static const char *const products_names[] = {"avx512", "avx2-fma", "portable", "openblas"};
 
 /* A row-major matrix into panels and back. */
 static float *to_panels(const struct moesim_products *p, const struct matrix *m)
@@ -104,7 +104,7 @@ static float *to_panels(const struct moesim_products *p, const struct matrix *m)
 
 Test(layers, linear_as_its_twin, .init = open_bed, .fini = close_bed, .timeout = 60)
 {
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         const struct moesim_products *p = moesim_products_find(products_names[i]);
         struct moesim_linear_work work;
         struct moesim_error err;
@@ -173,7 +173,7 @@ static void check_attention(const struct moesim_products *p, uint32_t n_sequence
 
 Test(layers, attention_as_its_twin, .init = open_bed, .fini = close_bed, .timeout = 120)
 {
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         const struct moesim_products *p = moesim_products_find(products_names[i]);
         if (!p)
             continue;
