@@ -44,6 +44,25 @@ static enum moesim_status run_ffn(struct moesim_transformer *m, struct moesim_tr
     return status;
 }
 
+static bool is_finite(const float *x, size_t n)
+{
+    float sum = 0; /* of x - x: 0, or NaN */
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] - x[i];
+    return sum == 0;
+}
+
+/* A router can do nothing right with states that are no finite numbers: then the training is to blame. */
+static enum moesim_status fail_in_block(const struct moesim_transformer *m, uint32_t block, enum moesim_status status,
+                                        struct moesim_error *err)
+{
+    if (!is_finite(m->block[block].middle, (size_t)m->n_tokens * m->config.d_model))
+        return moesim_fail(err, MOESIM_EDIVERGED, "the states before the router of block %u are no finite numbers",
+                           block);
+    moesim_error_prefix(err, "router %s, block %u", m->choice.spec, block);
+    return status;
+}
+
 /* Sequence ids and home devices of so many tokens. */
 static void lay_tokens_out(struct moesim_transformer *m, uint32_t n_tokens)
 {
@@ -75,10 +94,8 @@ enum moesim_status moesim_transformer_forward(struct moesim_transformer *model, 
     for (uint32_t i = 0; i < m->config.n_blocks; i++) {
         run_attention(m, &m->block[i]);
         const enum moesim_status status = run_ffn(m, &m->block[i], &pass, stream_at(m, i + 1), err);
-        if (status != MOESIM_OK) {
-            moesim_error_prefix(err, "router %s, block %u", m->choice.spec, i);
-            return status;
-        }
+        if (status != MOESIM_OK)
+            return fail_in_block(m, i, status, err);
     }
     moesim_norm_forward(&m->last_norm, m->stream, m->n_tokens, m->last_r, m->last);
     return MOESIM_OK;
@@ -136,10 +153,8 @@ enum moesim_status moesim_transformer_backward(struct moesim_transformer *model,
     moesim_norm_backward(&m->last_norm, m->stream, m->last_r, m->d_normed, m->n_tokens, add, m->parts, m->d_stream);
     for (uint32_t i = m->config.n_blocks; i-- > 0;) {
         const enum moesim_status status = back_through_ffn(m, &m->block[i], aux_scale, add, err);
-        if (status != MOESIM_OK) {
-            moesim_error_prefix(err, "router %s, block %u", m->choice.spec, i);
-            return status;
-        }
+        if (status != MOESIM_OK)
+            return fail_in_block(m, i, status, err);
         back_through_attention(m, &m->block[i], add);
     }
     moesim_embedding_backward(&m->embedding, sample->token, m->n_tokens, m->d_stream, add);
@@ -147,14 +162,6 @@ enum moesim_status moesim_transformer_backward(struct moesim_transformer *model,
 }
 
 /* ---- what went wrong ---- */
-
-static bool is_finite(const float *x, size_t n)
-{
-    float sum = 0; /* of x - x: 0, or NaN */
-    for (size_t i = 0; i < n; i++)
-        sum += x[i] - x[i];
-    return sum == 0;
-}
 
 void moesim_transformer_blame(const struct moesim_transformer *model, char *text, size_t size)
 {

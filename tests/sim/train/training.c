@@ -267,16 +267,20 @@ Test(training, counts_are_what_is_there, .init = open_bed, .fini = close_bed, .t
 
 Test(training, tells_where_it_diverged, .init = open_bed, .fini = close_bed, .timeout = 60)
 {
-    struct moesim_training_config config = config_with("softmax-topk");
-    config.micro_batches = 1;
-    struct moesim_training *t = create(&config);
-    const struct moesim_sequences sample = bed_sample(&config.model, 1, arena);
-    struct moesim_training_figures figures;
-    run(t, 2);
-    t->model.block[1].qkv.w[5] = INFINITY;
-    cr_assert_eq(moesim_training_step(t, &sample, &figures, &err), MOESIM_EDIVERGED);
-    cr_assert(strstr(err.text, "step 2") && strstr(err.text, "the attention of block 1"), "%s", err.text);
-    moesim_training_destroy(t);
+    static const char *const specs[] = {"softmax-topk:z_coef=0.1", "expert-choice", "relu", "soft", "switch"};
+    for (int i = 0; i < 5; i++) {
+        struct moesim_training_config config = config_with(specs[i]);
+        config.micro_batches = 1;
+        struct moesim_training *t = create(&config);
+        const struct moesim_sequences sample = bed_sample(&config.model, 1, arena);
+        struct moesim_training_figures figures;
+        run(t, 2);
+        t->model.block[1].qkv.w[5] = INFINITY;
+        const enum moesim_status status = moesim_training_step(t, &sample, &figures, &err);
+        cr_assert_eq(status, MOESIM_EDIVERGED, "%s: %s", specs[i], err.text);
+        cr_assert(strstr(err.text, "step 2") && strstr(err.text, "block 1"), "%s: %s", specs[i], err.text);
+        moesim_training_destroy(t);
+    }
 }
 
 Test(training, refuses_other_input, .init = open_bed, .fini = close_bed, .timeout = 60)

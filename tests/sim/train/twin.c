@@ -169,6 +169,69 @@ static node run_moe(struct twin *w, const struct moesim_moe *moe, uint32_t block
     return aux;
 }
 
+/* out[i][j] = x[i][j] / sqrt(sum of squares + 1e-6), of rows or, with stride 1 between rows, of columns. */
+static void make_unit(struct tape *t, const node *x, uint32_t n, size_t stride, node *out)
+{
+    node sum = tape_leaf(t, 1e-6);
+    for (size_t i = 0; i < n; i++)
+        sum = tape_multiply_add(t, x[i * stride], x[i * stride], sum);
+    const node root = tape_sqrt(t, sum);
+    for (size_t i = 0; i < n; i++)
+        out[i * stride] = tape_divide(t, x[i * stride], root);
+}
+
+/* Dispatch weights [n_slots][n] and combine weights [n][n_slots] of x [n][d] (Puigcerver et al. 2024). */
+static void mix(struct twin *w, const node *mu, uint32_t n_slots, const node *x, uint32_t n, node *dispatch,
+                node *combine)
+{
+    struct tape *t = &w->tape;
+    const uint32_t d = w->model->config.d_model;
+    node *unit_x = nodes((size_t)n * d), *unit_mu = nodes((size_t)d * n_slots), *logit = nodes((size_t)n * n_slots);
+    node *column = nodes(n);
+    for (size_t i = 0; i < n; i++)
+        make_unit(t, x + i * d, d, 1, unit_x + i * d);
+    for (uint32_t s = 0; s < n_slots; s++)
+        make_unit(t, mu + s, d, n_slots, unit_mu + s);
+    naive_linear(t, unit_x, unit_mu, n, d, n_slots, logit);
+    const node scale = tape_add(t, mu[(size_t)d * n_slots], tape_leaf(t, w->router.scale));
+    for (size_t i = 0; i < (size_t)n * n_slots; i++)
+        logit[i] = tape_multiply(t, logit[i], scale);
+    for (size_t i = 0; i < n; i++)
+        naive_softmax(t, logit + i * n_slots, n_slots, combine + i * n_slots);
+    for (uint32_t s = 0; s < n_slots; s++) {
+        for (size_t i = 0; i < n; i++)
+            column[i] = logit[i * n_slots + s];
+        naive_softmax(t, column, n, dispatch + (size_t)s * n);
+    }
+    free(unit_x);
+    free(unit_mu);
+    free(logit);
+    free(column);
+}
+
+/* out [n][d] += C experts(D^T x). */
+static void run_soft(struct twin *w, const struct moesim_moe *moe, uint32_t block, const node *x, node *out)
+{
+    static const char *const names[] = {"experts.in", "experts.gate", "experts.out"};
+    struct tape *t = &w->tape;
+    const uint32_t d = w->model->config.d_model, n = moe->plan.n_tokens, n_slots = moe->shape.n_slots;
+    node *dispatch = nodes((size_t)n_slots * n), *combine = nodes((size_t)n * n_slots);
+    node *slots = nodes((size_t)n_slots * d), *made = nodes((size_t)n_slots * d), *back = nodes((size_t)n * d);
+    mix(w, find(w, block, "router.weights"), n_slots, x, n, dispatch, combine);
+    naive_linear(t, dispatch, x, n_slots, n, d, slots);
+    for (uint32_t s = 0; s < n_slots; s++)
+        run_expert(w, names, block, s / (n_slots / moe->shape.n_experts), w->model->config.d_ff, slots + (size_t)s * d,
+                   made + (size_t)s * d);
+    naive_linear(t, combine, made, n, n_slots, d, back);
+    for (size_t i = 0; i < (size_t)n * d; i++)
+        out[i] = tape_add(t, out[i], back[i]);
+    free(dispatch);
+    free(combine);
+    free(slots);
+    free(made);
+    free(back);
+}
+
 /* ---- the model ---- */
 
 static void run_attention(struct twin *w, uint32_t block, uint32_t n_sequences, node *x)
@@ -197,7 +260,9 @@ static node run_ffn(struct twin *w, uint32_t block, uint32_t n, node *x)
     const uint32_t d = c->d_model;
     node *normed = nodes((size_t)n * d), *made = nodes(d), aux = 0;
     naive_norm(&w->tape, x, find(w, block, "norm2.gain"), n, d, normed);
-    if (w->model->block[block].moe)
+    if (w->model->block[block].moe && w->router.is_soft)
+        run_soft(w, w->model->block[block].moe, block, normed, x);
+    else if (w->model->block[block].moe)
         aux = run_moe(w, w->model->block[block].moe, block, normed, x);
     for (size_t token = 0; !w->model->block[block].moe && token < n; token++) {
         run_expert(w, names, block, 0, moesim_transformer_dense_d_ff(c), normed + token * d, made);

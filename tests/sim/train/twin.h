@@ -16,6 +16,7 @@ struct twin_router {
     bool is_normed; /* weights are divided by their sum over a token's choices */
     double scale;
     double aux_coef, z_coef; /* of the Switch loss before the drop, and the z-loss */
+    bool is_soft;            /* the rest is not used: tokens of the batch are mixed into slots */
 };
 
 struct twin {
