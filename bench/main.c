@@ -12,13 +12,9 @@
 
 #include "bench/ggml.h"
 #include "bench/options.h"
+#include "bench/output.h"
 #include "bench/parts/parts.h"
-#include "cli/provenance.h"
 #include "sim/layer/products.h"
-
-#include <moesim/kernels.h>
-
-#include "version.h"
 
 const struct bench_part bench_parts[] = {
     {"machine", "multiply-adds, bandwidth, and the BLAS that is bound", part_machine},
@@ -45,13 +41,40 @@ static bool is_asked_for(const struct bench_options *o, const char *name)
 
 static void print_stamp(const struct bench *bench)
 {
-    const char *policy = getenv("OMP_WAIT_POLICY");
-    printf("moesim %s (%s), %s, %s, %s\n", MOESIM_VERSION, MOESIM_REVISION, provenance_compiler(), provenance_cpu(),
-           provenance_blas());
-    printf("%d threads (OMP_WAIT_POLICY %s), routing %s, experts %s; medians of %u repeats%s%s\n\n",
-           omp_get_max_threads(), policy ? policy : "unset", moesim_kernel_path(),
-           moesim_products_path(moesim_products_find(bench->options.products)), bench->options.repeats,
-           bench->ggml ? "; ggml is " : "", bench->ggml ? ggml_name(bench->ggml) : "");
+    char stamp[512];
+    output_stamp(bench, stamp, sizeof stamp);
+    for (char *rest = stamp; *rest;) { /* at commas, below 100 columns */
+        size_t n = strlen(rest);
+        while (n > 98) {
+            const char *comma = memrchr(rest, ',', n);
+            if (!comma)
+                break;
+            n = (size_t)(comma - rest);
+        }
+        printf("%.*s\n", (int)n, rest);
+        rest += n + strspn(rest + n, ", ");
+    }
+    if (bench->ggml)
+        printf("ggml is %s\n", ggml_name(bench->ggml));
+    puts("");
+}
+
+/* Writes what was asked for; the results are not lost with the first that fails. */
+static int write_outputs(const struct bench *bench, const struct options *o)
+{
+    const struct {
+        const char *path;
+        enum moesim_status (*write)(const struct bench *, const char *, struct moesim_error *);
+    } outputs[] = {{o->db, output_database}, {o->json, output_json}, {o->plot, output_page}};
+    int failed = 0;
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
+        struct moesim_error err;
+        if (!outputs[i].path || !outputs[i].write(bench, outputs[i].path, &err))
+            continue;
+        fprintf(stderr, "moesim-bench: %s\n", err.text);
+        failed = 4;
+    }
+    return failed;
 }
 
 /* Threads that wait sleep instead of spinning, so that processor time is work; OpenMP reads that when it is loaded. */
@@ -82,5 +105,5 @@ int main(int argc, char **argv)
     for (const struct bench_part *part = bench_parts; part->name; part++)
         if (is_asked_for(&bench.options, part->name))
             part->measure(&bench);
-    return 0;
+    return bench.options.list ? 0 : write_outputs(&bench, &options);
 }

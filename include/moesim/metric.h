@@ -59,6 +59,10 @@ enum moesim_metric_id {
     MOESIM_CPU_TIME_ROUTE,
     MOESIM_CPU_TIME_LAYER,
     MOESIM_CPU_FLOP_RATE,
+    MOESIM_BENCH_CLOCK, /* from here on: of moesim-bench's database, no study has them */
+    MOESIM_BENCH_CPU,
+    MOESIM_BENCH_OF_LIMIT,
+    MOESIM_BENCH_OF_RIVAL,
     MOESIM_N_METRICS,
 };
 

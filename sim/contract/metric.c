@@ -116,6 +116,18 @@ const struct moesim_metric moesim_metrics[MOESIM_N_METRICS] = {
     ROW(CPU_FLOP_RATE, "cpu_flop_rate", "FLOP/s", MEASURED, HIGHER, MEDIAN,
         "arithmetic rate of the executed layer here", "(flop_expert + that of the shared experts) / cpu_time_layer",
         "in mode execute"),
+    ROW(BENCH_CLOCK, "bench_clock", "s", MEASURED, LOWER, MEDIAN, "wall time of one run of a benchmark figure",
+        "wall seconds of a repeat / runs in it", "in a database of moesim-bench"),
+    ROW(BENCH_CPU, "bench_cpu", "s", MEASURED, LOWER, MEDIAN,
+        "processor time of the mean thread in one run of a benchmark figure",
+        "processor seconds of a repeat / (runs in it * threads)", "in a database of moesim-bench"),
+    ROW(BENCH_OF_LIMIT, "bench_of_limit", "", MEASURED, HIGHER, MEDIAN,
+        "share of the machine's limit beside it that a benchmark figure reaches",
+        "work / bench_cpu / rate of multiply-adds or of reading, by processor time",
+        "in a database of moesim-bench, where a figure has a limit"),
+    ROW(BENCH_OF_RIVAL, "bench_of_rival", "", MEASURED, HIGHER, MEDIAN,
+        "time of the fastest rival by the time of a benchmark figure", "min over rivals of their bench_cpu / bench_cpu",
+        "in a database of moesim-bench, where a figure has rivals"),
 };
 
 int moesim_metric_find(const char *name)

@@ -10,14 +10,14 @@ static bool mark_metric(struct moesim_resolver *r, const struct moesim_node *ite
                         const char *const *extra, bool *marks)
 {
     const int metric = moesim_metric_find(item->text);
-    if (metric >= 0) {
+    if (metric >= 0 && metric < MOESIM_BENCH_CLOCK) { /* the last ones are no study's */
         marks[metric] = true;
         return true;
     }
     struct moesim_guess guess = moesim_guess_of(item->text);
     for (; extra && *extra; extra++)
         moesim_guess_try(&guess, *extra);
-    for (int i = 0; i < MOESIM_N_METRICS; i++)
+    for (int i = 0; i < MOESIM_BENCH_CLOCK; i++)
         moesim_guess_try(&guess, moesim_metrics[i].name);
     moesim_mistake(r->mistakes, item->line, item->column, "%s: unknown metric '%.60s'%s", list_name, item->text,
                    moesim_guess_text(&guess));
@@ -68,7 +68,7 @@ void moesim_selection_read(struct moesim_resolver *r, struct moesim_selection *s
 {
     memset(selection, 0, sizeof *selection);
     const bool narrowed = moesim_node_find(r->root, "metrics") != NULL;
-    for (int i = 0; i < MOESIM_N_METRICS; i++)
+    for (int i = 0; i < MOESIM_BENCH_CLOCK; i++)
         selection->measure[i] = !narrowed;
     for (const struct moesim_node *item = first_word(r, "metrics"); item; item = next_word(item))
         mark_metric(r, item, "metrics", NULL, selection->measure);
