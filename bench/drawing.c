@@ -61,7 +61,7 @@ static void gather_rivals(struct rows *rows, const struct bench *bench, enum ben
 /* The ends of the axis: all discs, quartiles and bounds, and the reference. */
 static void set_axis(const struct rows *rows, double reference, bool logarithmic, struct figure_panel *panel)
 {
-    double low = reference, high = reference;
+    double low = reference / 1.5, high = reference;
     for (uint32_t i = 0; i < rows->n; i++) {
         const double values[] = {rows->row[i].ratio.low, rows->row[i].ratio.high, rows->row[i].ratio.counts};
         for (int k = 0; k < 3; k++)

@@ -9,7 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Seconds since some moment, of the clock and of all this process's threads on their processors together. */
+/* Seconds since some moment, of the clock and of all this process's threads on their processors together, with those of
+ * the processes that it has started and that have ended. */
 struct machine_time {
     double clock_s, cpu_s;
 };

@@ -20,7 +20,6 @@ const struct bench_part bench_parts[] = {
     {"machine", "multiply-adds, bandwidth, and the BLAS that is bound", part_machine},
     {"route", "softmax-topk and expert-choice beside PyTorch, numpy and ggml", part_route},
     {"routers", "every router beside softmax-topk", part_routers},
-    {"step", "a step with its metrics and pricing beside its routing alone", part_step},
     {"gate", "the gate's product, and what routing adds to it", part_gate},
     {"layer", "the MoE layer beside PyTorch and ggml", part_layer},
     {"placement", "placing the experts of 61 layers", part_placement},
@@ -28,6 +27,10 @@ const struct bench_part bench_parts[] = {
     {"trace", "reading recorded decisions", part_trace},
     {"train", "a training step beside SGEMM", part_train},
     {"workload", "drawing gate columns", part_workload},
+    {"step", "a step of an experiment beside its routing alone", part_step},
+    {"store", "writing runs into a database", part_store},
+    {"study", "whole studies, and the memory of a run", part_study},
+    {"growth", "how time grows with tokens, experts, choices, layers, devices", part_growth},
     {NULL, NULL, NULL},
 };
 
@@ -87,6 +90,8 @@ static void start_again(char **argv)
 
 int main(int argc, char **argv)
 {
+    if (argc > 2 && strcmp(argv[1], PART_STUDY_MEMORY) == 0)
+        return part_study_memory(argv + 2);
     start_again(argv);
     static struct bench bench;
     struct options options;

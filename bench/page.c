@@ -74,8 +74,9 @@ static enum moesim_status draw(struct page *page, struct moesim_error *err)
 
 static void put_number(FILE *out, double value)
 {
-    char text[24];
-    figure_number(text, value);
+    char text[24] = "";
+    if (!isnan(value))
+        figure_number(text, value);
     fprintf(out, "<td>%s</td>", text);
 }
 
@@ -93,7 +94,10 @@ static void put_ratio(FILE *out, const char *against, struct bench_ratio ratio, 
     fputs("</td>", out);
     put_number(out, ratio.by_clock);
     put_number(out, ratio.by_cpu);
-    fprintf(out, "<td>%s \u2013 %s</td><td>", low, high);
+    if (isnan(ratio.low))
+        fputs("<td></td><td>", out);
+    else
+        fprintf(out, "<td>%s \u2013 %s</td><td>", low, high);
     if (bound.value > 0)
         fprintf(out, "%s %g", bound.at_most ? "\u2264" : "\u2265", bound.value);
     fprintf(out, "</td><td>%s</td></tr>\n", words[bench_judge(bound, ratio.counts)]);

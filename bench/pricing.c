@@ -37,20 +37,21 @@ static void fill_plan(struct pricing *p)
     draw(p);
 }
 
-void pricing_open(struct pricing *p, uint32_t n_groups, uint32_t tokens_per_device, enum moesim_dispatch form,
-                  double leaf)
+void pricing_open(struct pricing *p, uint32_t ep, uint32_t n_groups, uint32_t tokens_per_device,
+                  enum moesim_dispatch form, double leaf)
 {
     struct moesim_error err = {"memory is exhausted"};
-    const uint32_t n = PRICING_EP * tokens_per_device;
+    const uint32_t n = ep * tokens_per_device;
     *p = (struct pricing){.arena = moesim_arena_create(0),
                           .cluster = moesim_cluster_find("h100-dgx")->cluster,
                           .model = moesim_model_find("deepseek-v3")->model,
                           .options = {.dispatch = form},
+                          .ep = ep,
                           .n_groups = n_groups,
                           .tokens_per_device = tokens_per_device,
                           .group_start = {0, n}};
-    p->cluster.nodes = n_groups * PRICING_EP / PER_NODE;
-    p->cluster.ep = PRICING_EP;
+    p->cluster.nodes = n_groups * ep / PER_NODE;
+    p->cluster.ep = ep;
     p->cluster.leaf_nodes = 2;
     p->cluster.leaf_oversubscription = leaf;
     const struct moesim_placement_stats stats = {.n_layers = 1, .n_experts = EXPERTS, .n_groups = 1};
@@ -63,12 +64,12 @@ void pricing_open(struct pricing *p, uint32_t n_groups, uint32_t tokens_per_devi
                                      .group_start = p->group_start,
                                      .n_devices = moesim_cluster_devices(&p->cluster),
                                      .device = p->device};
-    if (!p->device || moesim_placement_init(&p->placement, EXPERTS, PRICING_EP, EXPERTS, p->arena, &err) ||
+    if (!p->device || moesim_placement_init(&p->placement, EXPERTS, ep, EXPERTS, p->arena, &err) ||
         moesim_placement_find("contiguous")->place(NULL, &stats, 1, &p->cluster, &p->placement, &err) ||
         moesim_plan_init(&p->plan, n, EXPERTS, 1, (uint64_t)n * TOP_K, 0, p->arena, &err) ||
         moesim_cost_work_init(&p->work, &p->cluster, &p->placement, MOESIM_WITHOUT_HOPS, p->arena, &err))
         bench_stop("pricing: %s", err.text);
-    moesim_home_devices(p->device, n, PRICING_EP);
+    moesim_home_devices(p->device, n, ep);
     fill_plan(p);
 }
 
@@ -79,7 +80,7 @@ void pricing_run(void *pricing)
     moesim_cost_begin(&p->work);
     for (uint32_t g = 0; g < p->n_groups; g++) {
         for (uint32_t t = 0; t < p->batch.n_tokens && p->n_groups > 1; t++)
-            p->device[t] = g * PRICING_EP + t / p->tokens_per_device;
+            p->device[t] = g * p->ep + t / p->tokens_per_device;
         if (moesim_cost_add(&p->plan, &p->batch, &p->placement, &p->cluster, &p->options, NULL, &p->work, &err))
             bench_stop("%s", err.text);
     }

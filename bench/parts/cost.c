@@ -27,7 +27,7 @@ static const struct line {
 static void measure(struct bench *bench, const struct line *line)
 {
     struct pricing p;
-    pricing_open(&p, 1, bench->options.quick ? 256 : 4096, line->form, line->leaf);
+    pricing_open(&p, 64, 1, bench->options.quick ? 256 : 4096, line->form, line->leaf);
     struct bench_figure figure = {
         .part = "cost", .ours = bench_ours(pricing_run, &p), .work = 1e-6 * (double)p.plan.n_pairs, .unit = "Mpair/s"};
     snprintf(figure.name, sizeof figure.name, "%s", line->name);
