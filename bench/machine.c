@@ -76,7 +76,7 @@ bool machine_wait_quiet(double limit_s)
 enum { CHAINS = 10, STEPS = 20000 }; /* chains hide the latency of 4 at 2 operations a cycle */
 
 #ifdef __x86_64__
-/* Each chain begins elsewhere: the optimizer would merge equal ones. */
+/* Each chain begins elsewhere, or the optimizer would merge them. */
 __attribute__((target("avx2,fma"))) static float fused_chains(uint32_t n)
 {
     __m256 sum[CHAINS], x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(1e-3f);
@@ -88,6 +88,19 @@ __attribute__((target("avx2,fma"))) static float fused_chains(uint32_t n)
     for (int i = 1; i < CHAINS; i++)
         sum[0] = _mm256_add_ps(sum[0], sum[i]);
     return _mm256_cvtss_f32(sum[0]);
+}
+
+__attribute__((target("avx512f"))) static float wide_chains(uint32_t n)
+{
+    __m512 sum[CHAINS], x = _mm512_set1_ps(0.999f), y = _mm512_set1_ps(1e-3f);
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = _mm512_set1_ps(1 + 0.01f * (float)i);
+    for (uint32_t i = 0; i < n; i++)
+        for (int j = 0; j < CHAINS; j++)
+            sum[j] = _mm512_fmadd_ps(sum[j], x, y);
+    for (int i = 1; i < CHAINS; i++)
+        sum[0] = _mm512_add_ps(sum[0], sum[i]);
+    return _mm512_reduce_add_ps(sum[0]);
 }
 #endif
 
@@ -106,33 +119,47 @@ static float plain_chains(uint32_t n)
     return total;
 }
 
-static float chains(uint32_t n)
+struct chains {
+    float (*run)(uint32_t n);
+    uint32_t lanes;
+};
+
+/* The widest that this processor has. */
+static struct chains widest(void)
 {
 #ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512f"))
+        return (struct chains){wide_chains, 16};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return fused_chains(n);
+        return (struct chains){fused_chains, 8};
 #endif
-    return plain_chains(n);
+    return (struct chains){plain_chains, 8};
 }
 
-#define BURN_FLOP ((double)STEPS * CHAINS * 8 * 2) /* of one part on one thread */
+/* Of one part on one thread. */
+static double burn_flop(struct chains chains)
+{
+    return (double)STEPS * CHAINS * chains.lanes * 2;
+}
 
 double machine_burn(uint32_t n)
 {
     static volatile float sink;
     static volatile uint32_t steps = STEPS; /* or one call would stand for all */
+    const struct chains chains = widest();
     float sum = 0;
 #pragma omp parallel reduction(+ : sum)
     for (uint32_t i = 0; i < n; i++)
-        sum += chains(steps);
+        sum += chains.run(steps);
     sink = sum;
     (void)sink;
-    return BURN_FLOP * n * omp_get_max_threads();
+    return burn_flop(chains) * n * omp_get_max_threads();
 }
 
 struct machine_rate machine_peak(double seconds)
 {
     static volatile float sink;
+    const struct chains chains = widest();
     double flop = 0, by_cpu = 0;
     const double start = seconds_of(CLOCK_MONOTONIC);
 #pragma omp parallel reduction(+ : flop, by_cpu)
@@ -140,8 +167,8 @@ struct machine_rate machine_peak(double seconds)
         const double own = seconds_of(CLOCK_THREAD_CPUTIME_ID);
         float sum = 0;
         do {
-            sum += chains(STEPS);
-            flop += BURN_FLOP;
+            sum += chains.run(STEPS);
+            flop += burn_flop(chains);
         } while (seconds_of(CLOCK_MONOTONIC) - start < seconds);
         by_cpu = flop / (seconds_of(CLOCK_THREAD_CPUTIME_ID) - own);
         sink = sum;

@@ -27,7 +27,8 @@ bool machine_load(struct machine_load *load);
  * do. */
 bool machine_wait_quiet(double limit_s);
 
-/* Multiply-adds of float32 out of registers, `n` times 20,000 steps of ten chains on each thread; returns the flop. */
+/* Multiply-adds of float32 out of registers, `n` times 20,000 steps of ten chains of the widest vectors on each thread;
+ * returns the flop. */
 double machine_burn(uint32_t n);
 
 /* A rate a second, by the clock and by processor time (of the mean thread). */

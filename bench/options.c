@@ -18,7 +18,7 @@ static const struct row {
     {"quick", NULL, "small sizes: whether it works, not what it takes"},
     {"wait", "S", "how long a repeat waits for others to leave the processors idle (default 1)"},
     {"ggml", "DIR", "a folder with libggml-base.so and libggml-cpu*.so to measure beside"},
-    {"products", "NAME", "the experts' kernels: avx2-fma, portable or openblas (default: the fastest)"},
+    {"products", "NAME", "the experts' kernels: avx512, avx2-fma, portable, openblas (default: the fastest)"},
     {"program", "FILE", "the moesim that runs whole studies (default: the one built beside this)"},
     {"db", "FILE", "add the repeats to this database, for 'moesim compare'"},
     {"label", "NAME", "what the database calls this program (default: its revision)"},

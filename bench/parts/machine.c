@@ -55,7 +55,7 @@ static void name_blas(char name[BENCH_NAME])
 
 void part_machine(struct bench *bench)
 {
-    const double flop = 20000.0 * 10 * 8 * 2 * BURN * omp_get_max_threads();
+    const double flop = machine_burn(BURN);
     float *memory = malloc(BYTES);
     if (!memory)
         bench_stop("memory is exhausted");

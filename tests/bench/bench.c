@@ -54,10 +54,10 @@ Test(bench, repeats_become_runs_that_compare_can_pair)
         program_forget(&h);
     }
     char *seeds = program_query("bench.db", "SELECT router || seed FROM v_runs ORDER BY 1");
-    cr_expect_str_eq(seeds, "new1\nnew2\nold1\nold2\nold3\nold4\n");
+    cr_expect_str_eq(seeds, "new1\nnew2\nold1\nold2\nold3\nold4");
     char *pairs = program_query("bench.db", "SELECT seed FROM v_compare WHERE metric = 'bench_cpu' AND baseline = 'old'"
                                             " AND workload = 'placement/contiguous' ORDER BY 1");
-    cr_expect_str_eq(pairs, "1\n2\n");
+    cr_expect_str_eq(pairs, "1\n2");
     free(seeds);
     free(pairs);
 }
