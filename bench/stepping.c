@@ -7,7 +7,7 @@
 #include "bench/bench.h"
 #include "sim/study/study.h"
 
-enum { STEPS = 1000000, MOST_METRIC_BYTES = 256 << 20 };
+enum { STEPS = 4000, MOST_METRIC_BYTES = 256 << 20 };
 
 static struct {
     const float *columns;
