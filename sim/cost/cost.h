@@ -121,6 +121,9 @@ struct moesim_cost_part {
     uint32_t *node_reach;   /* [n_nodes] tokens that go there */
     uint32_t *forwarder;    /* [n_nodes] device that passes on what its home sends there */
     uint32_t *touched;      /* [n_devices + 1] devices with a reach, the first ones */
+    /* by expert, for one home: its device in the EP group as a bit, its replica, its pairs */
+    uint64_t *own_bit;
+    uint32_t *own_replica, *own_pairs;
 };
 
 /* What the experts of one device compute. */

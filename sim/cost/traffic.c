@@ -9,6 +9,7 @@
 #include <moesim/router.h>
 
 #include "sim/cost/compute.h"
+#include "sim/cost/reach.h"
 #include "sim/placement/replica.h"
 
 enum { PAIRS_OF_A_THREAD = 1 << 16 }; /* fewer are not worth a second one */
@@ -31,8 +32,12 @@ static bool part_init(struct moesim_cost_part *part, const struct moesim_cost_wo
     part->sent = moesim_alloc(arena, devices, sizeof *part->sent);
     part->node_reach = moesim_alloc(arena, work->n_nodes, sizeof *part->node_reach);
     part->touched = moesim_alloc(arena, devices + 1, sizeof *part->touched);
-    return part->out && part->in && part->leaf && part->tokens && part->received && part->rows && part->device_stamp &&
-           part->node_stamp && part->forwarder && part->reach && part->sent && part->node_reach && part->touched;
+    part->own_bit = moesim_alloc(arena, work->n_experts, sizeof *part->own_bit);
+    part->own_replica = moesim_alloc(arena, work->n_experts, sizeof *part->own_replica);
+    part->own_pairs = moesim_alloc(arena, work->n_experts, sizeof *part->own_pairs);
+    return part->own_bit && part->own_replica && part->own_pairs && part->out && part->in && part->leaf &&
+           part->tokens && part->received && part->rows && part->device_stamp && part->node_stamp && part->forwarder &&
+           part->reach && part->sent && part->node_reach && part->touched;
 }
 
 enum moesim_status moesim_traffic_init(struct moesim_cost_work *work, const struct moesim_cluster *cluster,
@@ -180,11 +185,12 @@ static void reach_device(const struct counting *c, struct moesim_cost_part *part
     part->reach[target] = part->sent[target] = 0;
 }
 
-/* Tokens [begin, end), which all live on one device. */
-static void count_run(const struct counting *c, struct moesim_cost_part *part, uint32_t begin, uint32_t end)
+/* Tokens [begin, end), which all live on one device, pair by pair; sets *n_touched and returns the served ones. */
+static uint64_t count_tokens(const struct counting *c, struct moesim_cost_part *part, uint32_t begin, uint32_t end,
+                             uint64_t *rows, uint32_t *n_touched)
 {
     const uint32_t home = c->batch->device[begin], base = home / c->ep * c->ep;
-    uint64_t *rows = part->rows + (size_t)(home / c->ep) * c->work->n_replicas, served = 0;
+    uint64_t served = 0;
     struct cursor at = {.node = c->work->node,
                         .device_stamp = part->device_stamp,
                         .node_stamp = part->node_stamp,
@@ -199,10 +205,30 @@ static void count_run(const struct counting *c, struct moesim_cost_part *part, u
         for (uint32_t t = begin; t < end; t++)
             served += count_token(c, &at, t, base, home - base, rows, NULL);
     part->stamp = at.stamp;
-    part->fanout.tokens += served;
+    *n_touched = at.n_touched;
+    return served;
+}
+
+/* Tokens [begin, end), which all live on one device. */
+static void count_run(const struct counting *c, struct moesim_cost_part *part, uint32_t begin, uint32_t end)
+{
+    const uint32_t home = c->batch->device[begin], base = home / c->ep * c->ep;
+    uint64_t *rows = part->rows + (size_t)(home / c->ep) * c->work->n_replicas;
+    const struct moesim_reach reach = {.plan = c->plan,
+                                       .placement = c->placement,
+                                       .expert_kind = c->expert_kind,
+                                       .node = c->work->node,
+                                       .ep = c->ep,
+                                       .base = base,
+                                       .local = home - base,
+                                       .begin = begin,
+                                       .end = end};
+    uint32_t n_touched;
+    part->fanout.tokens += moesim_reach_fits(&reach) ? moesim_reach_count(&reach, part, rows, &n_touched)
+                                                     : count_tokens(c, part, begin, end, rows, &n_touched);
     part->tokens[home] += end - begin;
-    for (uint32_t i = 0; i < at.n_touched; i++)
-        reach_device(c, part, home, at.touched[i]);
+    for (uint32_t i = 0; i < n_touched; i++)
+        reach_device(c, part, home, part->touched[i]);
 }
 
 /* The last token after `begin` that lives where it does, below `end`, and one. */
