@@ -24,12 +24,12 @@ static void gelu_logistic(const float *x, uint32_t n, float *out)
     logistic(z, n, out);
 }
 
-static void gelu(uint32_t n, float *x)
+static void gelu(const float *x, uint32_t n, float *out)
 {
     float s[CHUNK];
     gelu_logistic(x, n, s);
     for (uint32_t i = 0; i < n; i++)
-        x[i] *= s[i];
+        out[i] = x[i] * s[i];
 }
 
 static void gelu_backward(const float *d, uint32_t n, float *x)
@@ -42,12 +42,12 @@ static void gelu_backward(const float *d, uint32_t n, float *x)
     }
 }
 
-static void silu_times(const float *gate, uint32_t n, float *x)
+static void silu_times(const float *gate, const float *x, uint32_t n, float *out)
 {
     float s[CHUNK];
     logistic(gate, n, s);
     for (uint32_t i = 0; i < n; i++)
-        x[i] *= s[i] * gate[i];
+        out[i] = x[i] * (s[i] * gate[i]);
 }
 
 static void silu_times_backward(const float *d, uint32_t n, float *gate, float *x)
@@ -61,16 +61,16 @@ static void silu_times_backward(const float *d, uint32_t n, float *gate, float *
     }
 }
 
-void moesim_activate(enum moesim_activation activation, const float *gate, size_t n, float *inner)
+void moesim_activate(enum moesim_activation activation, const float *gate, const float *x, size_t n, float *inner)
 {
     for (size_t i = 0; activation == MOESIM_RELU_MLP && i < n; i++)
-        inner[i] = inner[i] > 0 ? inner[i] : 0;
+        inner[i] = x[i] > 0 ? x[i] : 0;
     for (size_t i = 0; activation != MOESIM_RELU_MLP && i < n; i += CHUNK) {
         const uint32_t count = (uint32_t)(n - i < CHUNK ? n - i : CHUNK);
         if (activation == MOESIM_GELU)
-            gelu(count, inner + i);
+            gelu(x + i, count, inner + i);
         else
-            silu_times(gate + i, count, inner + i);
+            silu_times(gate + i, x + i, count, inner + i);
     }
 }
 

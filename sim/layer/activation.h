@@ -1,5 +1,5 @@
 /*
- * The experts' activation functions and their gradients, in place.
+ * The experts' activation functions and their gradients.
  */
 #ifndef MOESIM_SIM_LAYER_ACTIVATION_H
 #define MOESIM_SIM_LAYER_ACTIVATION_H
@@ -8,11 +8,11 @@
 
 #include "sim/models/model.h"
 
-/* inner[i] = f(inner[i]) for GELU (tanh form) and ReLU; silu(gate[i]) * inner[i] for SwiGLU. `gate` is NULL otherwise.
- */
-void moesim_activate(enum moesim_activation activation, const float *gate, size_t n, float *inner);
+/* inner[i] = f(x[i]) for GELU (tanh form) and ReLU; silu(gate[i]) * x[i] for SwiGLU. `gate` is NULL otherwise; inner
+ * may be x. */
+void moesim_activate(enum moesim_activation activation, const float *gate, const float *x, size_t n, float *inner);
 
-/* The inputs of moesim_activate become the gradients by them, from d[n], the gradient by its result. */
-void moesim_activate_backward(enum moesim_activation activation, const float *d, size_t n, float *gate, float *inner);
+/* gate and x become the gradients by them, from d[n], the gradient by the result. */
+void moesim_activate_backward(enum moesim_activation activation, const float *d, size_t n, float *gate, float *x);
 
 #endif

@@ -48,6 +48,22 @@ uint64_t moesim_layer_bytes(const struct moesim_model *model, uint32_t n_experts
     return (weights + rows * (d + ff)) * sizeof(float);
 }
 
+/* Where the weights of the task after a block's tile i begin: the expert's next tile, or the next block's first; NULL
+ * after the last one. */
+static const float *next_weights(const struct moesim_layer *layer, const struct layer_block *block,
+                                 enum moesim_layer_matrix matrix, const float *weights, uint32_t i)
+{
+    const struct moesim_layer_scratch *s = layer->scratch;
+    const bool out = matrix == MOESIM_W_OUT;
+    const uint32_t n_rows = out ? layer->d_ff : layer->d_model, n_columns = out ? layer->d_model : layer->d_ff;
+    const size_t size = moesim_layer_matrix_size(layer, matrix);
+    if (i + 1 < layer_n_tiles(layer, n_columns)) {
+        const struct layer_tile tile = layer_tile(layer, n_columns, i + 1);
+        return weights + block->expert * size + (size_t)tile.first * n_rows * tile.width;
+    }
+    return block + 1 < s->block + s->n_blocks ? weights + block[1].expert * size : NULL;
+}
+
 /* Some panels of x w_in and x w_gate for a block, and what the activation makes of them. */
 static void run_inner(const struct moesim_layer *layer, const struct layer_block *block, uint32_t i, float *work)
 {
@@ -56,7 +72,6 @@ static void run_inner(const struct moesim_layer *layer, const struct layer_block
     const size_t place = layer_block_place(layer, block, layer->d_ff, tile.first);
     const size_t weights =
         block->expert * moesim_layer_matrix_size(layer, MOESIM_W_IN) + (size_t)tile.first * layer->d_model * tile.width;
-    const size_t next = weights + (size_t)tile.n * layer->d_model * tile.width;
     const size_t size = (size_t)tile.n * block->n_rows * tile.width;
     float *inner = s->inner + place, *up = s->up ? s->up + place : inner, *gate = s->gate ? s->gate + place : work;
     struct moesim_product product = {.n_rows = block->n_rows,
@@ -71,12 +86,10 @@ static void run_inner(const struct moesim_layer *layer, const struct layer_block
         layer->products->multiply(&product);
     }
     product.b = layer->w_in + weights;
-    product.next = (layer->w_gate ? layer->w_gate : layer->w_in) + next;
+    product.next = next_weights(layer, block, MOESIM_W_IN, layer->w_gate ? layer->w_gate : layer->w_in, i);
     product.out = up;
     layer->products->multiply(&product);
-    if (up != inner)
-        memcpy(inner, up, size * sizeof *inner);
-    moesim_activate((enum moesim_activation)layer->activation, layer->w_gate ? gate : NULL, size, inner);
+    moesim_activate((enum moesim_activation)layer->activation, layer->w_gate ? gate : NULL, up, size, inner);
 }
 
 /* Some panels of a block's outputs. */
@@ -92,7 +105,7 @@ static void run_outer(const struct moesim_layer *layer, const struct layer_block
                                            .width = tile.width,
                                            .a = s->inner + layer_block_place(layer, block, layer->d_ff, 0),
                                            .b = weights,
-                                           .next = weights + (size_t)tile.n * layer->d_ff * tile.width,
+                                           .next = next_weights(layer, block, MOESIM_W_OUT, layer->w_out, i),
                                            .out = work};
     layer->products->multiply(&product);
     layer_put_rows(layer, block, tile, work, s->output);

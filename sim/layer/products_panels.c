@@ -77,7 +77,7 @@ struct terms {
     const float *a, *b;
     size_t a_chunk, b_apart, out_apart;
     uint32_t n;
-    const float *next; /* where b goes on after these terms, NULL = unknown */
+    const float *next; /* where b goes on after these terms, to be read ahead */
 };
 
 /* What comes next and is in no cache yet: some lines of it are asked for with every chunk of WIDTH terms. */
@@ -229,6 +229,8 @@ static void stream(const struct moesim_product *product)
         n = p < in_pairs ? 2 : 1;
         terms.b = product->b + p * b_panel;
         terms.next = p + n < product->n_panels ? terms.b + n * b_panel : product->next;
+        if (!terms.next)
+            terms.next = terms.b; /* in the cache: asking for it costs least */
         if (n == 2)
             stream_pair(product->n_rows, &terms, product->add, product->out + p * a_panel);
         else
@@ -395,15 +397,21 @@ INLINE void transpose_8(const float *in, float *out)
     }
 }
 
-/* Rows [row, row + n) of one panel of w become columns of n_columns rows of out. */
+/* WIDTH rows of one panel of w become columns of out; the square at `soon` is asked for by the way. */
+static void transpose_square(const float *panel, uintptr_t soon, float *out)
+{
+    enum { LINES = 64 * sizeof(float) / LINE }; /* of eight by eight */
+    for (int i = 0; i < WIDTH; i += 8)
+        for (int j = 0; j < WIDTH; j += 8) {
+            for (int line = 0; line < LINES; line++, soon += LINE)
+                __builtin_prefetch((const void *)soon, 0, 3);
+            transpose_8(panel + i * WIDTH + j, out + j * WIDTH + i);
+        }
+}
+
+/* n rows of one panel of w, or its first n_columns columns. */
 static void transpose_part(const float *panel, uint32_t n, uint32_t n_columns, float *out)
 {
-    if (n == WIDTH && n_columns == WIDTH) {
-        for (int i = 0; i < WIDTH; i += 8)
-            for (int j = 0; j < WIDTH; j += 8)
-                transpose_8(panel + i * WIDTH + j, out + j * WIDTH + i);
-        return;
-    }
     for (uint32_t c = 0; c < n_columns; c++)
         for (uint32_t r = 0; r < WIDTH; r++)
             out[c * WIDTH + r] = r < n ? panel[r * WIDTH + c] : 0;
@@ -413,14 +421,17 @@ static void transpose_part(const float *panel, uint32_t n, uint32_t n_columns, f
 static void transpose(uint32_t n_rows, uint32_t n_columns, const float *w, uint32_t first, uint32_t n_panels,
                       float *out)
 {
+    const size_t square = WIDTH * WIDTH, panel = (size_t)n_rows * WIDTH;
     for (uint32_t c = 0; c < n_columns; c += WIDTH)
         for (uint32_t p = 0; p < n_panels; p++) {
             const uint32_t row = (first + p) * WIDTH, n = n_rows - row < WIDTH ? n_rows - row : WIDTH;
-            const float *panel = w + (size_t)c * n_rows + (size_t)row * WIDTH;
-            for (uint32_t i = 0; i < WIDTH * TERM_LINES; i++)
-                __builtin_prefetch((const void *)((uintptr_t)panel + (2 * TERM_LINES * n_rows + i) * LINE), 0, 2);
-            transpose_part(panel, n, n_columns - c < WIDTH ? n_columns - c : WIDTH,
-                           out + ((size_t)p * n_columns + c) * WIDTH);
+            const float *from = w + c / WIDTH * panel + (size_t)row * WIDTH;
+            const size_t soon = p + 2 < n_panels ? 2 * square : panel - (n_panels - 2) * square;
+            float *const to = out + ((size_t)p * n_columns + c) * WIDTH;
+            if (n == WIDTH && n_columns - c >= WIDTH)
+                transpose_square(from, (uintptr_t)from + soon * sizeof(float), to);
+            else
+                transpose_part(from, n, n_columns - c < WIDTH ? n_columns - c : WIDTH, to);
         }
 }
 

@@ -146,31 +146,50 @@ void layer_split(struct moesim_layer *layer, const struct moesim_plan *plan)
 
 /* ---- rows in and out ---- */
 
+/* A row's part in one panel: whole panels by moves of a fixed size, which the compiler writes out. */
+static inline void copy_part(const float *from, size_t n, float *to)
+{
+    if (n == 32)
+        memcpy(to, from, 32 * sizeof *to);
+    else if (n == 16)
+        memcpy(to, from, 16 * sizeof *to);
+    else
+        memcpy(to, from, n * sizeof *to);
+}
+
 /* Up to eight rows at a time: their streams are read ahead, and a panel is written by more than a line. */
 void layer_gather(const struct moesim_layer *layer, const struct layer_block *block, const float *source, float *rows)
 {
     const uint32_t d = layer->d_model, width = moesim_panel_width(layer->products, d), n = block->n_rows;
     float *panels = rows + layer_block_place(layer, block, d, 0);
-    for (uint32_t r = 0; r < n; r += 8)
+    for (uint32_t r = 0; r < n; r += 8) {
+        const uint32_t n_rows = n - r < 8 ? n - r : 8;
+        const float *row[8];
+        for (uint32_t i = 0; i < n_rows; i++)
+            row[i] = source + (size_t)(block->token ? block->token[r + i] : block->first_token + r + i) * d;
         for (uint32_t c = 0; c < d; c += width) {
             const uint32_t count = d - c < width ? d - c : width;
-            for (uint32_t i = r; i < n && i < r + 8; i++) {
-                const size_t token = block->token ? block->token[i] : block->first_token + i;
-                float *place = panels + (size_t)c * n + (size_t)i * width;
-                memcpy(place, source + token * d + c, count * sizeof *place);
-                memset(place + count, 0, (width - count) * sizeof *place);
+            float *place = panels + (size_t)c * n + (size_t)r * width;
+            for (uint32_t i = 0; i < n_rows; i++, place += width) {
+                copy_part(row[i] + c, count, place);
+                if (count < width)
+                    memset(place + count, 0, (width - count) * sizeof *place);
             }
         }
+    }
 }
 
+/* Row by row, so that lines follow each other. */
 void layer_put_rows(const struct moesim_layer *layer, const struct layer_block *block, struct layer_tile tile,
                     const float *panels, float *rows)
 {
-    const size_t d = layer->d_model;
-    for (uint32_t p = 0; p < tile.n; p++) {
-        const size_t column = (size_t)(tile.first + p) * tile.width,
-                     count = d - column < tile.width ? d - column : tile.width;
-        for (uint32_t r = 0; r < block->n_rows; r++, panels += tile.width)
-            memcpy(rows + (block->first + r) * d + column, panels, count * sizeof *rows);
+    const size_t d = layer->d_model, panel = (size_t)block->n_rows * tile.width;
+    const size_t first = (size_t)tile.first * tile.width;
+    for (uint32_t r = 0; r < block->n_rows; r++, panels += tile.width) {
+        float *row = rows + (block->first + r) * d + first;
+        for (size_t p = 0; p < tile.n; p++, row += tile.width) {
+            const size_t left = d - first - p * tile.width;
+            copy_part(panels + p * panel, left < tile.width ? left : tile.width, row);
+        }
     }
 }

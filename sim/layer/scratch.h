@@ -12,7 +12,9 @@
 #include "sim/layer/layer.h"
 
 #define BLOCK_ROWS 192 /* a pass over them keeps in the second-level cache, and hides the stream of weights */
-#define TILE_PANELS 4  /* panels of one task: few enough to share one expert between threads */
+/* Columns of one task: few enough to share one expert between threads, and for two matrices' panels of so many columns,
+ * transposed, to keep in the second-level cache. */
+#define TILE_COLUMNS 64
 
 struct layer_block {
     uint32_t expert, n_rows, first;
@@ -46,18 +48,25 @@ struct moesim_layer_scratch {
     float *d_weight;  /* [panels of d_ff][max_rows] parts of the gradient of a pair's weight */
 };
 
-/* Panels of one task. */
+/* Panels of a whole tile. */
+static inline uint32_t layer_whole_tile(const struct moesim_layer *layer, uint32_t n_columns)
+{
+    const uint32_t width = moesim_panel_width(layer->products, n_columns);
+    return width < TILE_COLUMNS ? TILE_COLUMNS / width : 1;
+}
+
+/* Panels of the largest task. */
 static inline uint32_t layer_tile_panels(const struct moesim_layer *layer, uint32_t n_columns)
 {
-    const uint32_t n = moesim_panel_count(layer->products, n_columns);
-    return n < TILE_PANELS ? n : TILE_PANELS;
+    const uint32_t n = moesim_panel_count(layer->products, n_columns), whole = layer_whole_tile(layer, n_columns);
+    return n < whole ? n : whole;
 }
 
 /* Tasks that the columns are split into. */
 static inline uint32_t layer_n_tiles(const struct moesim_layer *layer, uint32_t n_columns)
 {
-    const uint32_t n = moesim_panel_count(layer->products, n_columns);
-    return (n + TILE_PANELS - 1) / TILE_PANELS;
+    const uint32_t whole = layer_whole_tile(layer, n_columns);
+    return (moesim_panel_count(layer->products, n_columns) + whole - 1) / whole;
 }
 
 /* The panels of a task, and where they are. */
@@ -67,8 +76,9 @@ struct layer_tile {
 
 static inline struct layer_tile layer_tile(const struct moesim_layer *layer, uint32_t n_columns, uint32_t i)
 {
-    const uint32_t n = moesim_panel_count(layer->products, n_columns), first = i * TILE_PANELS;
-    return (struct layer_tile){first, n - first < TILE_PANELS ? n - first : TILE_PANELS,
+    const uint32_t n = moesim_panel_count(layer->products, n_columns), whole = layer_whole_tile(layer, n_columns);
+    const uint32_t first = i * whole;
+    return (struct layer_tile){first, n - first < whole ? n - first : whole,
                                moesim_panel_width(layer->products, n_columns)};
 }
 
