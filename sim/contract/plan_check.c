@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Validation of a plan: one pass over the pairs of each group, with stamps for what must be distinct.
+ * Validation of a plan: the quick half passes most plans; one that it does not is walked through pair by pair, with
+ * stamps for what must be distinct, so that a mistake has its place named.
  */
 #include <moesim/plan.h>
 
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
+
+#include "sim/contract/plan_screen.h"
 
 /* What the check knows while it walks. The arrays are the caller's scratch. */
 struct walk {
@@ -17,13 +20,12 @@ struct walk {
     uint32_t *seen;  /* [n_experts] token + 1 that last kept a pair on the expert */
     uint32_t *start; /* [n_experts + 1] kept pairs of the group before expert e */
     uint32_t *taken; /* [max_pairs] slots of the group, bucket by bucket */
-    uint64_t n_kept, n_over_capacity;
-    uint32_t n_bad_rows;
+    struct plan_totals totals;
 };
 
 size_t moesim_plan_check_scratch(uint32_t n_experts, uint64_t max_pairs)
 {
-    return (2 * (size_t)n_experts + 1 + (size_t)max_pairs) * sizeof(uint32_t);
+    return (plan_screen_words(n_experts, 1) + 2 * (size_t)n_experts + 1 + (size_t)max_pairs) * sizeof(uint32_t);
 }
 
 static enum moesim_status broken(const struct walk *w, uint32_t token, uint32_t pair, const char *what)
@@ -77,7 +79,7 @@ static enum moesim_status check_refused(struct walk *w, uint32_t token, uint32_t
             return broken(w, token, pair, "it belongs to a bad row but names an expert");
         return MOESIM_OK;
     }
-    w->n_over_capacity += p->fate[pair] == MOESIM_OVER_CAPACITY;
+    w->totals.n_over_capacity += p->fate[pair] == MOESIM_OVER_CAPACITY;
     if (p->expert[pair] >= p->n_experts)
         return broken(w, token, pair, "there is no such expert");
     return MOESIM_OK;
@@ -114,12 +116,12 @@ static enum moesim_status check_token(struct walk *w, uint32_t token, const uint
             return status;
         if (p->fate[begin] == MOESIM_BAD_ROW && p->fate[i] != MOESIM_BAD_ROW)
             return broken(w, token, i, "a bad row is routed somewhere");
-        w->n_kept += kept;
+        w->totals.n_kept += kept;
         n_bad += p->fate[i] == MOESIM_BAD_ROW;
     }
     if (n_bad < end - begin && w->batch->padding && w->batch->padding[token])
         return broken(w, token, begin, "padding is routed somewhere");
-    w->n_bad_rows += n_bad > 0 && n_bad == end - begin;
+    w->totals.n_bad_rows += n_bad > 0 && n_bad == end - begin;
     return MOESIM_OK;
 }
 
@@ -180,13 +182,13 @@ static enum moesim_status check_group(struct walk *w, uint32_t group)
 static enum moesim_status check_totals(const struct walk *w)
 {
     const struct moesim_plan *p = w->plan;
-    if (p->n_wanted && p->n_wanted != w->n_kept + w->n_over_capacity)
+    if (p->n_wanted && p->n_wanted != w->totals.n_kept + w->totals.n_over_capacity)
         return moesim_fail(w->err, MOESIM_EBROKEN, "router %s: %llu pairs wanted, but %llu kept and %llu over capacity",
-                           w->router, (unsigned long long)p->n_wanted, (unsigned long long)w->n_kept,
-                           (unsigned long long)w->n_over_capacity);
-    if (p->n_bad_rows < w->n_bad_rows || p->n_bad_rows > p->n_tokens)
+                           w->router, (unsigned long long)p->n_wanted, (unsigned long long)w->totals.n_kept,
+                           (unsigned long long)w->totals.n_over_capacity);
+    if (p->n_bad_rows < w->totals.n_bad_rows || p->n_bad_rows > p->n_tokens)
         return moesim_fail(w->err, MOESIM_EBROKEN, "router %s: %u bad rows counted, %u marked, of %u tokens", w->router,
-                           p->n_bad_rows, w->n_bad_rows, p->n_tokens);
+                           p->n_bad_rows, w->totals.n_bad_rows, p->n_tokens);
     return MOESIM_OK;
 }
 
@@ -230,7 +232,7 @@ static enum moesim_status check_soft_rows(struct walk *w, uint32_t first, uint32
             return soft_broken(w, "token", t, "it is padding and must have no weights", sum);
         if (!empty && fabs(sum - 1) > SOFT_TOLERANCE)
             return soft_broken(w, "token", t, "its combine weights should sum to 1", sum);
-        w->n_bad_rows += empty && !padding;
+        w->totals.n_bad_rows += empty && !padding;
         *any |= !empty;
     }
     return MOESIM_OK;
@@ -256,7 +258,7 @@ static enum moesim_status check_soft_slots(const struct walk *w, uint32_t first,
 static enum moesim_status check_soft(struct walk *w)
 {
     const struct moesim_plan *p = w->plan;
-    w->n_bad_rows = 0;
+    w->totals.n_bad_rows = 0;
     enum moesim_status status = p->n_slots ? check_soft_finite(w) : MOESIM_OK;
     for (uint32_t g = 0; p->n_slots && status == MOESIM_OK && g < p->n_groups; g++) {
         const uint32_t first = w->batch->group_start[g], last = w->batch->group_start[g + 1];
@@ -265,9 +267,19 @@ static enum moesim_status check_soft(struct walk *w)
         if (status == MOESIM_OK && any)
             status = check_soft_slots(w, first, last);
     }
-    if (status == MOESIM_OK && p->n_slots && w->n_bad_rows > p->n_bad_rows)
+    if (status == MOESIM_OK && p->n_slots && w->totals.n_bad_rows > p->n_bad_rows)
         return moesim_fail(w->err, MOESIM_EBROKEN, "router %s: %u tokens have no weights, but %u bad rows are counted",
-                           w->router, w->n_bad_rows, p->n_bad_rows);
+                           w->router, w->totals.n_bad_rows, p->n_bad_rows);
+    return status;
+}
+
+static enum moesim_status walk_pairs(struct walk *w)
+{
+    enum moesim_status status = check_offsets(w);
+    w->totals = (struct plan_totals){0};
+    memset(w->seen, 0, w->plan->n_experts * sizeof *w->seen);
+    for (uint32_t g = 0; g < w->plan->n_groups && status == MOESIM_OK; g++)
+        status = check_group(w, g);
     return status;
 }
 
@@ -279,17 +291,12 @@ enum moesim_status moesim_plan_check(const struct moesim_plan *plan, const struc
     w.seen = words;
     w.start = w.seen + plan->n_experts;
     w.taken = w.start + plan->n_experts + 1;
+    const size_t n_words = moesim_plan_check_scratch(plan->n_experts, plan->max_pairs) / sizeof *words;
 
     enum moesim_status status = check_sizes(&w);
+    if (status == MOESIM_OK && !plan_screen(plan, batch, words, n_words, &w.totals))
+        status = walk_pairs(&w);
     if (status == MOESIM_OK)
-        status = check_offsets(&w);
-    if (status != MOESIM_OK)
-        return status;
-    memset(w.seen, 0, plan->n_experts * sizeof *w.seen);
-    for (uint32_t g = 0; g < plan->n_groups; g++)
-        if ((status = check_group(&w, g)) != MOESIM_OK)
-            return status;
-    if ((status = check_totals(&w)) != MOESIM_OK)
-        return status;
-    return check_soft(&w);
+        status = check_totals(&w);
+    return status == MOESIM_OK ? check_soft(&w) : status;
 }

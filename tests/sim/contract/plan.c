@@ -254,3 +254,84 @@ Test(plan, shuffled_slots)
     }
     moesim_arena_destroy(arena);
 }
+
+enum { MANY = 9000, EXPERTS = 5, CHOICES = 2 };
+
+/* Two experts for each token, slots in the order of tokens in each group. */
+static void fill_many(struct moesim_plan *p, const struct moesim_batch *batch)
+{
+    moesim_plan_reset(p, batch);
+    p->n_pairs = p->n_wanted = MANY * CHOICES;
+    for (uint32_t g = 0; g < batch->n_groups; g++) {
+        uint32_t taken[EXPERTS] = {0};
+        for (uint32_t t = batch->group_start[g]; t < batch->group_start[g + 1]; t++)
+            for (uint32_t c = 0; c < CHOICES; c++) {
+                const uint32_t i = t * CHOICES + c, e = (t * 7 % 11 + c) % EXPERTS;
+                p->expert[i] = e;
+                p->slot[i] = (int32_t)taken[e]++;
+                p->weight[i] = .5f;
+                p->fate[i] = MOESIM_KEPT;
+            }
+        for (uint32_t e = 0; e < EXPERTS; e++)
+            p->capacity[g * EXPERTS + e] = taken[e];
+    }
+    for (uint32_t t = 0; t <= MANY; t++)
+        p->first[t] = t * CHOICES;
+}
+
+/* Breaks one promise of pair i. */
+static void break_pair(struct moesim_plan *p, uint32_t i, uint32_t how)
+{
+    switch (how) {
+    case 0:
+        p->expert[i] = EXPERTS;
+        break;
+    case 1:
+        p->expert[i] = MOESIM_NO_EXPERT;
+        break;
+    case 2:
+        p->expert[i] = p->expert[i ^ 1];
+        break;
+    case 3:
+        p->weight[i] = i & 2 ? NAN : -INFINITY;
+        break;
+    case 4:
+        p->slot[i] = -1;
+        break;
+    case 5:
+        p->slot[i]++; /* another pair's, or beyond the capacity */
+        break;
+    case 6:
+        p->fate[i] = MOESIM_OVER_CAPACITY; /* with a weight and a slot */
+        break;
+    case 7:
+        p->fate[i] = 9;
+        break;
+    case 8:
+        p->first[i / CHOICES] = MANY * CHOICES + 1;
+        break;
+    default:
+        p->first[i / CHOICES + 1] = p->first[i / CHOICES] - 1;
+    }
+}
+
+/* A long plan is looked through by several threads; whatever is wrong with one pair is seen. */
+Test(plan, one_of_many_pairs_is_broken)
+{
+    static const uint32_t one[] = {0, MANY}, four[] = {0, 1, 3000, 3000, MANY};
+    struct moesim_arena *arena = moesim_arena_create(0);
+    struct moesim_plan p;
+    struct moesim_error err;
+    cr_assert_eq(moesim_plan_init(&p, MANY, EXPERTS, 4, MANY * CHOICES, 0, arena, &err), MOESIM_OK);
+    void *scratch = moesim_alloc(arena, moesim_plan_check_scratch(EXPERTS, MANY * CHOICES), 1);
+    for (uint32_t j = 0; j < 400; j++) {
+        const bool is_one = j % 2;
+        const struct moesim_batch batch = {
+            .n_tokens = MANY, .n_experts = EXPERTS, .n_groups = is_one ? 1 : 4, .group_start = is_one ? one : four};
+        fill_many(&p, &batch);
+        cr_assert_eq(moesim_plan_check(&p, &batch, "r", scratch, &err), MOESIM_OK, "%s", err.text);
+        break_pair(&p, CHOICES + j * 7919 % ((MANY - 2) * CHOICES), j / 2 % 10);
+        cr_assert_eq(moesim_plan_check(&p, &batch, "r", scratch, &err), MOESIM_EBROKEN, "case %u", j);
+    }
+    moesim_arena_destroy(arena);
+}

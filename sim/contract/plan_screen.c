@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Tokens are cut into parts that threads go through side by side. Where every pair follows the one before it on the
+ * same expert, slots are distinct and only the ends of the parts have to be fitted together.
+ */
+#include "sim/contract/plan_screen.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#define BLOCK_TOKENS 256     /* looked at in bulk before one by one */
+#define PARALLEL_TOKENS 4096 /* fewer are not worth waking a second thread */
+
+/* The last kept pair on an expert. */
+struct seen {
+    uint32_t token; /* + 1; 0 = none */
+    uint32_t next;  /* the slot after its own */
+};
+
+/* Tokens first .. last - 1 of one group, and what a part keeps by expert. */
+struct part {
+    const struct moesim_plan *plan;
+    const uint8_t *padding;
+    uint32_t first, last;
+    struct seen *seen; /* [E] */
+    uint32_t *start;   /* [E] the first slot, where there is one */
+    struct plan_totals totals;
+    bool holds;
+};
+
+/* Words that a part keeps; even, so that parts begin where `seen` may. */
+static size_t part_words(uint32_t n_experts)
+{
+    return 3 * (size_t)n_experts + (n_experts & 1) + 2;
+}
+
+size_t plan_screen_words(uint32_t n_experts, uint32_t n_threads)
+{
+    return part_words(n_experts) * n_threads + 1;
+}
+
+/* Whether the tokens' offsets rise and end within the plan. */
+static bool offsets_rise(const struct moesim_plan *plan, uint32_t first, uint32_t last)
+{
+    uint32_t falls = 0;
+    for (uint32_t t = first; t < last; t++)
+        falls |= plan->first[t] > plan->first[t + 1];
+    return !falls && plan->first[last] <= plan->n_pairs;
+}
+
+/* Whether pairs [begin, end) are all kept, on experts there are and with finite weights; bits are gathered by OR. */
+static bool all_plain(const struct moesim_plan *plan, uint32_t begin, uint32_t end)
+{
+    const uint32_t most = plan->n_experts - 1;
+    uint32_t sign = 0;
+    uint8_t fate = 0;
+    for (uint32_t i = begin; i < end; i++) {
+        uint32_t weight;
+        memcpy(&weight, plan->weight + i, sizeof weight);
+        sign |= (0x7f7fffffu - (weight & 0x7fffffffu)) | plan->expert[i] | (most - plan->expert[i]);
+    }
+    for (uint32_t i = begin; i < end; i++)
+        fate |= plan->fate[i];
+    return sign >> 31 == 0 && fate == MOESIM_KEPT;
+}
+
+/* A kept pair of an expert there is: whether the token has it once and the slot follows the last one's. */
+static inline bool take(struct part *p, uint32_t token, uint32_t expert, uint32_t slot)
+{
+    struct seen *seen = &p->seen[expert];
+    bool follows = seen->next == slot && seen->token != token + 1;
+    if (seen->token == 0) {
+        p->start[expert] = slot;
+        follows = true;
+    }
+    *seen = (struct seen){token + 1, slot + 1};
+    return follows;
+}
+
+static bool take_plain_tokens(struct part *p, uint32_t first, uint32_t last)
+{
+    const struct moesim_plan *plan = p->plan;
+    uint32_t i = plan->first[first];
+    bool holds = true;
+    for (uint32_t t = first; t < last; t++) {
+        holds &= !(p->padding && p->padding[t] && i < plan->first[t + 1]);
+        for (const uint32_t end = plan->first[t + 1]; i < end; i++)
+            holds &= take(p, t, plan->expert[i], (uint32_t)plan->slot[i]);
+    }
+    p->totals.n_kept += plan->first[last] - plan->first[first];
+    return holds;
+}
+
+static bool is_refused(const struct moesim_plan *plan, uint32_t i)
+{
+    const bool is_bad = plan->fate[i] == MOESIM_BAD_ROW;
+    return plan->fate[i] <= MOESIM_BAD_ROW && plan->weight[i] == 0 && plan->slot[i] == -1 &&
+           (is_bad ? plan->expert[i] == MOESIM_NO_EXPERT : plan->expert[i] < plan->n_experts);
+}
+
+/* A token with pairs of any fate; a row whose first choice is bad is bad altogether. */
+static bool take_token(struct part *p, uint32_t token)
+{
+    const struct moesim_plan *plan = p->plan;
+    const uint32_t begin = plan->first[token], end = plan->first[token + 1];
+    uint32_t n_bad = 0;
+    bool holds = true;
+    for (uint32_t i = begin; i < end && holds; i++) {
+        const uint8_t fate = plan->fate[i];
+        if (fate == MOESIM_KEPT)
+            holds = plan->expert[i] < plan->n_experts && isfinite(plan->weight[i]) &&
+                    take(p, token, plan->expert[i], (uint32_t)plan->slot[i]);
+        else
+            holds = is_refused(plan, i);
+        holds = holds && (plan->fate[begin] != MOESIM_BAD_ROW || fate == MOESIM_BAD_ROW);
+        p->totals.n_kept += fate == MOESIM_KEPT;
+        p->totals.n_over_capacity += fate == MOESIM_OVER_CAPACITY;
+        n_bad += fate == MOESIM_BAD_ROW;
+    }
+    p->totals.n_bad_rows += n_bad > 0 && n_bad == end - begin;
+    return holds && !(n_bad < end - begin && p->padding && p->padding[token]);
+}
+
+static void screen_part(struct part *p)
+{
+    const struct moesim_plan *plan = p->plan;
+    memset(p->seen, 0, plan->n_experts * sizeof *p->seen);
+    p->holds = true;
+    for (uint32_t t = p->first, end; t < p->last && p->holds; t = end) {
+        end = p->last - t > BLOCK_TOKENS ? t + BLOCK_TOKENS : p->last;
+        if (!offsets_rise(plan, t, end))
+            p->holds = false;
+        else if (all_plain(plan, plan->first[t], plan->first[end]))
+            p->holds = take_plain_tokens(p, t, end);
+        else
+            for (uint32_t i = t; i < end && p->holds; i++)
+                p->holds = take_token(p, i);
+    }
+}
+
+/* Whether a group's parts go on where those before them ended, from slot 0 to capacity. */
+static bool parts_fit(const struct part *part, uint32_t n_parts, const uint32_t *capacity, uint32_t n_experts)
+{
+    bool fit = true;
+    for (uint32_t e = 0; e < n_experts && fit; e++) {
+        uint32_t next = 0;
+        for (uint32_t i = 0; i < n_parts; i++) {
+            if (part[i].seen[e].token == 0)
+                continue;
+            fit = fit && part[i].start[e] == next;
+            next = part[i].seen[e].next;
+        }
+        fit = fit && next <= capacity[e];
+    }
+    return fit;
+}
+
+static void add_totals(const struct part *p, struct plan_totals *totals)
+{
+    totals->n_kept += p->totals.n_kept;
+    totals->n_over_capacity += p->totals.n_over_capacity;
+    totals->n_bad_rows += p->totals.n_bad_rows;
+}
+
+#define MOST_PARTS 64
+
+static struct part part_of(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t first,
+                           uint32_t last, uint32_t *words, uint32_t table)
+{
+    struct part p = {.plan = plan, .padding = batch->padding, .first = first, .last = last};
+    words += ((uintptr_t)words / sizeof *words) & 1; /* `seen` is of pairs of words */
+    p.seen = (struct seen *)(words + table * part_words(plan->n_experts));
+    p.start = (uint32_t *)(p.seen + plan->n_experts);
+    return p;
+}
+
+/* One group, cut into parts. */
+static bool screen_group(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t group,
+                         uint32_t n_parts, uint32_t *words, struct plan_totals *totals)
+{
+    const uint32_t first = batch->group_start[group], n = batch->group_start[group + 1] - first;
+    struct part part[MOST_PARTS];
+    bool holds = true;
+#pragma omp parallel for schedule(static, 1) num_threads((int)n_parts) if (n_parts > 1)
+    for (uint32_t i = 0; i < n_parts; i++) {
+        part[i] = part_of(plan, batch, first + (uint32_t)((uint64_t)n * i / n_parts),
+                          first + (uint32_t)((uint64_t)n * (i + 1) / n_parts), words, i);
+        screen_part(&part[i]);
+    }
+    for (uint32_t i = 0; i < n_parts; i++) {
+        holds = holds && part[i].holds;
+        add_totals(&part[i], totals);
+    }
+    return holds && parts_fit(part, n_parts, plan->capacity + (size_t)group * plan->n_experts, plan->n_experts);
+}
+
+/* Groups side by side, each by one thread. */
+static bool screen_groups(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t n_threads,
+                          uint32_t *words, struct plan_totals *totals)
+{
+    bool holds = true;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)n_threads) reduction(&& : holds)
+    for (uint32_t g = 0; g < plan->n_groups; g++) {
+        struct part part = part_of(plan, batch, batch->group_start[g], batch->group_start[g + 1], words,
+                                   (uint32_t)omp_get_thread_num());
+        screen_part(&part);
+        holds =
+            holds && part.holds && parts_fit(&part, 1, plan->capacity + (size_t)g * plan->n_experts, plan->n_experts);
+#pragma omp critical(moesim_plan_screen)
+        add_totals(&part, totals);
+    }
+    return holds;
+}
+
+bool plan_screen(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t *words, size_t n_words,
+                 struct plan_totals *totals)
+{
+    const size_t room = (n_words - 1) / part_words(plan->n_experts);
+    uint32_t n_threads = plan->n_tokens < PARALLEL_TOKENS ? 1 : (uint32_t)omp_get_max_threads();
+    if (n_threads > room)
+        n_threads = (uint32_t)room;
+    if (n_threads > MOST_PARTS)
+        n_threads = MOST_PARTS;
+    *totals = (struct plan_totals){0};
+    if (plan->first[0] != 0 || plan->first[plan->n_tokens] != plan->n_pairs)
+        return false;
+    if (n_threads > 1 && plan->n_groups >= n_threads)
+        return screen_groups(plan, batch, n_threads, words, totals);
+    bool holds = true;
+    for (uint32_t g = 0; g < plan->n_groups && holds; g++)
+        holds = screen_group(plan, batch, g, n_threads, words, totals);
+    return holds;
+}

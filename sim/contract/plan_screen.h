@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The quick half of a plan's validation.
+ */
+#ifndef MOESIM_PLAN_SCREEN_H
+#define MOESIM_PLAN_SCREEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <moesim/plan.h>
+
+/* What the pairs add up to. */
+struct plan_totals {
+    uint64_t n_kept, n_over_capacity;
+    uint32_t n_bad_rows; /* marked as such */
+};
+
+/* Whether the pairs keep every promise and slots are given out in the order of tokens, as by most routers; false says
+ * nothing. The totals are filled in when true. `words` is scratch of at least plan_screen_words(n_experts, 1). */
+bool plan_screen(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t *words, size_t n_words,
+                 struct plan_totals *totals);
+
+/* Scratch for as many threads. */
+size_t plan_screen_words(uint32_t n_experts, uint32_t n_threads);
+
+#endif
