@@ -94,6 +94,11 @@ static void admit_chunk(const struct token_choice *c, uint32_t i)
     const size_t n_experts = c->scratch->n_experts;
     const uint32_t *before = c->scratch->count + i * n_experts;
     const uint32_t *capacity = plan->capacity + chunk->group * n_experts;
+    const uint32_t begin = plan->first[chunk->first], n_pairs = plan->first[chunk->last] - begin;
+    if (c->p->capacity_factor <= 0 && chunk->n_wanted == n_pairs) { /* all are kept */
+        moesim_rows()->move_slots(plan->expert + begin, n_pairs, before, c->scratch->n_experts, plan->slot + begin);
+        return;
+    }
     for (uint32_t j = plan->first[chunk->first]; j < plan->first[chunk->last]; j++) {
         const uint32_t e = plan->expert[j];
         if (plan->fate[j] != MOESIM_KEPT)

@@ -108,28 +108,35 @@ static inline float sum_lanes(v8f a)
     return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
 }
 
-/* The functions below work on N vectors side by side, N = 1 or 2 and known where they are inlined: the long chains of
- * operations of one would leave the processor waiting. */
-#define MOST_VECTORS 2
+/* The functions below work on N vectors side by side, N = 1, 2 or 4 and known where they are inlined: the long chains
+ * of operations of one would leave the processor waiting. */
+#define MOST_VECTORS 4
 #define SIDE_BY_SIDE static inline __attribute__((always_inline))
 #define EACH for (int j = 0; j < n_vectors; j++)
 
 /* e^x = 2^n p by the Cephes polynomial: x = n ln 2 + r, |r| <= ln 2 / 2, ln 2 in two parts so that n times the first is
- * exact. */
-SIDE_BY_SIDE void exp_parts(const int n_vectors, const v8f *x, v8f *p, v8i *n)
+ * exact. t = magic + n, whose lowest bits hold n. */
+#define EXP_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
+SIDE_BY_SIDE void exp_polynomial(const int n_vectors, const v8f *x, v8f *p, v8f *t)
 {
     static const float coefficient[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
                                         5.0000001201e-1f};
-    const v8f magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
-    v8f t[MOST_VECTORS], r[MOST_VECTORS];
+    const v8f magic = splat(EXP_MAGIC);
+    v8f r[MOST_VECTORS];
     EACH t[j] = x[j] * splat(1.44269504088896341f) + magic;
     EACH r[j] = t[j] - magic;
     EACH r[j] = (x[j] - r[j] * splat(0.693359375f)) - r[j] * splat(-2.12194440e-4f);
     EACH p[j] = splat(1.9875691500e-4f);
     for (int i = 0; i < 5; i++)
         EACH p[j] = p[j] * r[j] + splat(coefficient[i]);
-    EACH n[j] = (v8i)((v8u)t[j] - (v8u)magic);
     EACH p[j] = (p[j] * (r[j] * r[j]) + r[j]) + splat(1.0f);
+}
+
+SIDE_BY_SIDE void exp_parts(const int n_vectors, const v8f *x, v8f *p, v8i *n)
+{
+    v8f t[MOST_VECTORS];
+    exp_polynomial(n_vectors, x, p, t);
+    EACH n[j] = (v8i)((v8u)t[j] - (v8u)splat(EXP_MAGIC));
 }
 
 static inline v8f exp8(v8f x)
@@ -151,6 +158,14 @@ SIDE_BY_SIDE void exps_below_0(const int n_vectors, const v8f *x, v8f *y)
     exp_parts(n_vectors, x, p, n);
     EACH p[j] *= (v8f)(((v8u)n[j] + 127) << 23);
     EACH y[j] = (v8f)(~(x[j] < splat(-87.3f)) & (v8i)p[j]);
+}
+
+/* The same bits for x <= 0, and 0 for NaN: 2^n goes straight into the exponent, p >= 1 where it would become small. */
+SIDE_BY_SIDE void exps_or_0(const int n_vectors, const v8f *x, v8f *y)
+{
+    v8f p[MOST_VECTORS], t[MOST_VECTORS];
+    exp_polynomial(n_vectors, x, p, t);
+    EACH y[j] = (v8f)((x[j] >= splat(-87.3f)) & (v8i)((v8u)p[j] + ((v8u)t[j] << 23)));
 }
 
 static inline v8f exp8_below_0(v8f x)

@@ -469,6 +469,9 @@ static void rows_select8(const struct rows_select *s, const float *const row[8],
         chosen_scores(s, row, norm, expert, score);
 }
 
+/* after what it builds on */
+#include "sim/contract/kernels/rows_run.h"
+
 static void rows_keep_groups(const struct rows_select *s, const float *values, float *scratch, uint32_t *kept)
 {
     const float *v[8];
@@ -500,6 +503,8 @@ const struct rows_kernels ROWS_KERNELS = {
     .scan = rows_scan,
     .orders = rows_orders,
     .select = rows_select8,
+    .select_run = rows_select_run,
+    .move_slots = rows_move_slots,
     .project = rows_project,
     .rank_above = rows_rank_above,
     .next_best = rows_next_best,

@@ -12,12 +12,13 @@
 
 #include <moesim/kernels.h>
 
-#define ROWS_LANES 8       /* rows that one select() call takes */
-#define BLOCK_K 16         /* most choices that a row of eight keeps in registers and stack */
-#define ROWS_RANKED 256    /* most values that rank_above() puts in order */
-#define ROWS_COLUMNS 16    /* most columns of a scan: a cache line of each row */
-#define ROWS_PROJECTED 4   /* rows that one project() call takes */
-#define ROWS_PARALLEL 1024 /* fewer rows are not worth waking a second thread */
+#define ROWS_LANES 8          /* rows that one select() call takes */
+#define BLOCK_K 16            /* most choices that a row of eight keeps in registers and stack */
+#define ROWS_RANKED 256       /* most values that rank_above() puts in order */
+#define ROWS_RUN_COLUMNS 2048 /* most columns of select_run(), which takes up to BLOCK_K choices */
+#define ROWS_COLUMNS 16       /* most columns of a scan: a cache line of each row */
+#define ROWS_PROJECTED 4      /* rows that one project() call takes */
+#define ROWS_PARALLEL 1024    /* fewer rows are not worth waking a second thread */
 
 /* How sure eight rows of logits are: -sum p ln p over their softmax p, and ln sum exp l. NaN for a row without a finite
  * value. In a row with NaN or +inf: NaN carries no probability, the +inf share it, and the size is that of the finite
@@ -53,6 +54,24 @@ static inline bool rows_is_plain(const struct rows_select *s)
     return s->score == MOESIM_SOFTMAX && s->want_score && !s->shift && !s->by_score && !s->sum && !s->squares &&
            s->n_groups <= 1 && s->k <= BLOCK_K;
 }
+
+/* Whether select_run() takes such a choice: by finite logits as they are, with softmax scores or none. */
+static inline bool rows_can_run(const struct rows_select *s)
+{
+    return (s->score == MOESIM_SOFTMAX || !s->want_score) && !s->shift && !s->by_score && !s->sum && !s->squares &&
+           !s->confidence && s->n_groups <= 1 && s->k <= BLOCK_K && s->n <= ROWS_RUN_COLUMNS;
+}
+
+/* A run of rows that choose, and their choices one after the other. */
+struct rows_run {
+    const float *logits; /* of the first row */
+    size_t stride;
+    uint32_t n_rows;
+    uint32_t *expert; /* [n_rows][k] */
+    float *score;     /* [n_rows][k]; NULL = not wanted */
+    uint32_t *count;  /* [n] += the choices by expert */
+    int32_t *slot;    /* [n_rows][k] how many of the expert had been counted before */
+};
 
 /* Floats of scratch that select() uses for its eight rows when it compares by score or adds up. */
 static inline size_t rows_scratch(uint32_t n, uint32_t n_groups)
@@ -130,6 +149,11 @@ struct rows_kernels {
      * ([rows_scratch]) is used when by_score, with a shift or a sum. */
     void (*select)(const struct rows_select *s, const float *const row[ROWS_LANES], float *values,
                    uint32_t *const expert[ROWS_LANES], float *const score[ROWS_LANES]);
+    /* The k best of each row of a run, as select() chooses where rows_can_run(). False where a row has fewer than k
+     * choices: count and slot are undefined then. */
+    bool (*select_run)(const struct rows_select *s, const struct rows_run *run);
+    /* slot[i] += start[expert[i]] of n choices; start is [n_experts]. */
+    void (*move_slots)(const uint32_t *expert, uint32_t n, const uint32_t *start, uint32_t n_experts, int32_t *slot);
     /* out[r][j] = sum_i x[r][i] w[i][j] for columns [first, last) of w [d][n]: sums in double, in the order of i. */
     void (*project)(const float *const x[ROWS_PROJECTED], uint32_t d, const float *w, uint32_t n, uint32_t first,
                     uint32_t last, float *const out[ROWS_PROJECTED]);

@@ -10,44 +10,7 @@
 
 #include "sim/contract/kernels/lanes.h"
 #include "sim/contract/kernels/rows.h"
-
-/* One row, any k, any values. */
-static void choose_row(const float *v, uint32_t n, uint32_t k, uint32_t *expert)
-{
-    uint32_t count = 0;
-    if (rows_any_finite(v, n)) {
-        for (uint32_t e = 0; e < n; e++) {
-            const float x = v[e];
-            if (x != x || (count == k && !(x > v[expert[k - 1]])))
-                continue;
-            uint32_t c = count < k ? count++ : k - 1;
-            for (; c > 0 && x > v[expert[c - 1]]; c--)
-                expert[c] = expert[c - 1];
-            expert[c] = e;
-        }
-    }
-    for (; count < k; count++)
-        expert[count] = MOESIM_NO_EXPERT;
-}
-
-static inline void transpose8(v8f r[8])
-{
-    v8f t[8], u[8];
-    for (int i = 0; i < 8; i += 2) {
-        t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        u[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-        u[i + 1] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-        u[i + 2] = __builtin_shufflevector(t[i + 1], t[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-        u[i + 3] = __builtin_shufflevector(t[i + 1], t[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        r[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
-}
+#include "sim/contract/kernels/rows_best.h"
 
 /* The best k of each lane so far, best first; an equal value never displaces an earlier one. */
 struct best {
@@ -68,11 +31,6 @@ static inline __attribute__((always_inline)) void best_insert(struct best *b, co
     }
     b->id[0] = pick_id(here, expert, b->id[0]);
     b->top[0] = larger(x, b->top[0]);
-}
-
-static inline v8i splat_id(int32_t i)
-{
-    return (v8i){i, i, i, i, i, i, i, i};
 }
 
 /* Chooses in eight rows at once; top[k] (NULL = not wanted) gets the chosen values. Right for rows of finite values;
@@ -137,33 +95,34 @@ static inline bool any_odd(const float *const v[8], uint32_t n)
     return any(~(v8i)(zero == splat(0.0f)));
 }
 
+/* By choose8() for a few columns or more than best8() takes; returns the lanes that may have come out wrong. */
+static uint32_t choose_tiles(const float *const v[8], uint32_t n, uint32_t k, uint32_t *const expert[8], v8f *top)
+{
+    if (k == 1)
+        choose8(v, n, 1, expert, top);
+    else if (k == 2)
+        choose8(v, n, 2, expert, top);
+    else
+        choose8(v, n, k, expert, top);
+    uint32_t odd = 0;
+    for (uint32_t l = 0; l < 8 && any_odd(v, n); l++)
+        odd |= (uint32_t)is_odd(v[l], n) << l;
+    return odd;
+}
+
 /* The k best of eight rows. Whether they are all of finite values and top[k] (NULL = not wanted) holds the chosen ones.
  */
 static bool choose(const float *const v[8], uint32_t n, uint32_t k, uint32_t *const expert[8], v8f *top)
 {
-    switch (k) {
-    case 1:
-        choose8(v, n, 1, expert, top);
-        break;
-    case 2:
-        choose8(v, n, 2, expert, top);
-        break;
-    case 4:
-        choose8(v, n, 4, expert, top);
-        break;
-    case 8:
-        choose8(v, n, 8, expert, top);
-        break;
-    default:
-        if (k <= BLOCK_K)
-            choose8(v, n, k, expert, top);
-    }
-    if (k <= BLOCK_K && !any_odd(v, n))
-        return true;
-    for (int l = 0; l < 8; l++)
-        if (k > BLOCK_K || is_odd(v[l], n))
+    v8f own[BLOCK_K];
+    uint32_t odd = UINT8_MAX;
+    if (k <= BLOCK_K)
+        odd = n <= 8 || n > BEST_COLUMNS ? choose_tiles(v, n, k, expert, top)
+                                         : best8(v, n, k, expert, top ? top : own, NULL);
+    for (int l = 0; odd != 0 && l < 8; l++)
+        if (odd >> l & 1)
             choose_row(v[l], n, k, expert[l]);
-    return false;
+    return odd == 0;
 }
 
 /* ---- groups of experts ---- */
@@ -373,28 +332,6 @@ static uint32_t gather_above(const float *v, uint32_t n, float cut, float *value
         count += (uint32_t)__builtin_popcount(bits);
     }
     return count;
-}
-
-/* expert[n] = the ids by falling value, of equal ones as they stand: each goes to the place of the number of those
- * before it. `value` has room for
- * eight more. */
-static void rank_by_counting(const float *value, const uint32_t *id, uint32_t n, uint32_t *expert)
-{
-    const v8i lane = {0, 1, 2, 3, 4, 5, 6, 7};
-    for (uint32_t i = 0; i < n; i += 8) {
-        const v8f x = load8(value + i);
-        const uint32_t end = n - i < 8 ? n : i + 8;
-        v8i place = splat_id(0);
-        uint32_t j = 0;
-        for (; j < i; j++)
-            place -= splat(value[j]) >= x;
-        for (; j < end; j++)
-            place -= pick_id(lane > splat_id((int32_t)(j - i)), splat(value[j]) >= x, splat(value[j]) > x);
-        for (; j < n; j++)
-            place -= splat(value[j]) > x;
-        for (uint32_t l = 0; l < end - i; l++)
-            expert[place[l]] = id[i + l];
-    }
 }
 
 static uint32_t rows_rank_above(const float *v, uint32_t n, float cut, uint32_t *expert)

@@ -248,6 +248,35 @@ static void withdraw_seconds(const struct token_choice *c, const struct chunk *c
     }
 }
 
+/* Whether a chunk's tokens choose side by side, right into the plan and counted on the way. */
+static bool is_run(const struct token_choice *c, const struct rows_select *select)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    return rows_can_run(select) && !c->rows && !c->batch->padding && !s->list && !s->withdrawn &&
+           !(s->sums && s->sums->is_added);
+}
+
+/* Such a chunk; false where a pair names no expert, and has to be counted again. */
+static bool choose_run(const struct token_choice *c, const struct rows_select *select, struct chunk *chunk)
+{
+    const struct moesim_token_choice_scratch *s = c->scratch;
+    struct moesim_plan *plan = c->plan;
+    const uint32_t begin = plan->first[chunk->first], n_pairs = plan->first[chunk->last] - begin;
+    const struct rows_run run = {
+        .logits = c->logits + chunk->first * c->stride,
+        .stride = c->stride,
+        .n_rows = chunk->last - chunk->first,
+        .expert = plan->expert + begin,
+        .score = select->want_score ? plan->weight + begin : NULL,
+        .count = s->count + (size_t)(chunk - s->chunk) * s->n_experts,
+        .slot = plan->slot + begin,
+    };
+    memset(run.count, 0, s->n_experts * sizeof *run.count);
+    memset(plan->fate + begin, MOESIM_KEPT, n_pairs);
+    chunk->n_wanted = n_pairs;
+    return moesim_rows()->select_run(select, &run);
+}
+
 static void choose_and_count(struct token_choice *c, struct rows_select select, struct chunk *chunk)
 {
     const struct moesim_token_choice_scratch *s = c->scratch;
@@ -256,9 +285,13 @@ static void choose_and_count(struct token_choice *c, struct rows_select select, 
         select.confidence = &confidence;
     if (c->shift)
         select.shift = c->shift + (size_t)chunk->group * select.n;
-    choose_chunk(c, select, chunk);
+    const bool as_run = is_run(c, &select), is_counted = as_run && choose_run(c, &select, chunk);
+    if (!as_run)
+        choose_chunk(c, select, chunk);
     if (s->unbiased)
         token_choice_unbiased(c, chunk);
+    if (is_counted)
+        return;
     if (s->withdrawn)
         withdraw_seconds(c, chunk);
     token_choice_count(c, chunk);
@@ -295,10 +328,14 @@ void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struc
 void moesim_plan_choices(struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t k)
 {
     uint64_t n = 0;
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
+    for (uint32_t t = 0; batch->padding && t < batch->n_tokens; t++) {
         plan->first[t] = (uint32_t)n;
-        n += batch->padding && batch->padding[t] ? 0 : k;
+        n += batch->padding[t] ? 0 : k;
     }
+    for (uint32_t t = 0; !batch->padding && t < batch->n_tokens; t++)
+        plan->first[t] = t * k;
+    if (!batch->padding)
+        n = (uint64_t)batch->n_tokens * k;
     assert(n <= plan->max_pairs);
     plan->first[batch->n_tokens] = (uint32_t)n;
     plan->n_pairs = n;

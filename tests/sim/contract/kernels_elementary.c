@@ -289,6 +289,87 @@ Test(kernels_elementary, both_builds_have_equal_bits)
 #endif
 }
 
+/* The place of expert e in a row by falling value, of equal ones the lower id first; n where it cannot be chosen. */
+static uint32_t rank_of(const float *row, uint32_t n, uint32_t e)
+{
+    uint32_t rank = 0;
+    bool any = false;
+    for (uint32_t o = 0; o < n; o++) {
+        any |= isfinite(row[o]);
+        rank += row[o] > row[e] || (row[o] == row[e] && o < e);
+    }
+    return any && !isnan(row[e]) ? rank : n;
+}
+
+/* One run of rows by a build against one row after the other: choices, scores (whose bits are those of all scores of
+ * the row), and each choice's place among those of its expert. */
+static void check_run(const struct rows_kernels *rows, const float *x, size_t stride, uint32_t n_rows, uint32_t n,
+                      uint32_t k, bool want_score)
+{
+    static uint32_t expert[40 * 16], count[700], before[700];
+    static float score[40 * 16], s[700];
+    static int32_t slot[40 * 16];
+    const struct rows_select select = {.score = MOESIM_SOFTMAX, .want_score = want_score, .n = n, .k = k};
+    bool all = true;
+    for (uint32_t e = 0; e < n; e++)
+        before[e] = count[e] = e % 3;
+    cr_assert(rows_can_run(&select));
+    const bool ran = rows->select_run(
+        &select, &(struct rows_run){x, stride, n_rows, expert, want_score ? score : NULL, count, slot});
+    for (uint32_t t = 0; t < n_rows; t++) {
+        const float *row = x + t * stride;
+        uint32_t found = 0;
+        moesim_scores(MOESIM_SOFTMAX, row, n, 1, n, s);
+        for (uint32_t e = 0; e < n; e++) {
+            const uint32_t c = rank_of(row, n, e);
+            if (c >= k)
+                continue;
+            found++;
+            cr_assert_eq(expert[t * k + c], e, "%s: n %u, k %u, row %u", rows->name, n, k, t);
+            cr_assert(!want_score || memcmp(&score[t * k + c], &s[e], sizeof *s) == 0 ||
+                          (s[e] == 0 && score[t * k + c] == 0),
+                      "%s: n %u, k %u, row %u: %g, not %g", rows->name, n, k, t, score[t * k + c], s[e]);
+        }
+        for (uint32_t c = found; c < k; c++)
+            cr_assert_eq(expert[t * k + c], MOESIM_NO_EXPERT);
+        all &= found == k;
+        for (uint32_t c = 0; ran && c < k; c++)
+            cr_assert_eq(slot[t * k + c], (int32_t)before[expert[t * k + c]]++);
+    }
+    cr_assert_eq(ran, all);
+    cr_assert(!ran || memcmp(count, before, n * sizeof *count) == 0);
+    for (uint32_t i = 0; ran && i < n_rows * k; i++)
+        count[expert[i]] = 1000 + i % 7, before[expert[i]] = (uint32_t)slot[i];
+    if (ran) {
+        rows->move_slots(expert, n_rows * k, count, n, slot);
+        cr_assert_eq(slot[n_rows * k - 1], (int32_t)(before[expert[n_rows * k - 1]] + count[expert[n_rows * k - 1]]));
+    }
+}
+
+/* Random rows, many ties, and values that are not finite. */
+Test(kernels_elementary, runs_against_rows)
+{
+    static const uint32_t columns[] = {1, 2, 3, 7, 8, 9, 15, 16, 24, 33, 64, 100, 256, 300, 640};
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 1e38f, -3e38f, 0, -0.0f, -88};
+    static float x[40 * 700];
+    for (uint32_t i = 0; i < 600; i++) {
+        const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST + 3};
+        const uint32_t n = columns[i % 15], most = n < 16 ? n : 16, n_rows = 1 + moesim_random_below(&d, 0, 39);
+        const uint32_t k = 1 + moesim_random_below(&d, 1, most), stride = n + i % 2 * 3;
+        moesim_random_normals(&d, 100, (size_t)n_rows * stride, x);
+        for (uint32_t j = 0; i % 4 != 0 && j < n_rows * stride; j++)
+            if (i % 4 == 1)
+                x[j] = rintf(x[j]);
+            else if (moesim_random_below(&d, 100000 + j, i % 4 == 2 ? 2 : 50) == 0)
+                x[j] = odd[moesim_random_below(&d, 200000 + j, 8)];
+        check_run(&moesim_rows_baseline, x, stride, n_rows, n, k, i % 3 > 0);
+#ifdef MOESIM_HAVE_AVX2
+        if (__builtin_cpu_supports("avx2"))
+            check_run(&moesim_rows_avx2, x, stride, n_rows, n, k, i % 3 > 0);
+#endif
+    }
+}
+
 /* Scores and sizes of rows added up by the eight, against one row at a time in double; rows that are repeated to fill
  * up the eight count once. */
 Test(kernels_elementary, sums_over_rows)
