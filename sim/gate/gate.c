@@ -10,11 +10,15 @@
 #include <stddef.h>
 #include <string.h>
 
-/* A tile's sums stay in registers; one column panel of a chunk of the weights (8 kB) stays in the first-level cache. */
-#define TILE_ROWS 4
+/* A tile's sums stay in registers; a panel of a chunk of the weights (16 kB) stays in the first-level cache. */
+#define TILE_ROWS 6
 #define LANES 8
+#define LINE 16 /* floats of a cache line */
+#define PANEL 2 /* vectors of columns */
 #define CHUNK 256
-#define BLOCK_ROWS 64
+#define BLOCK_ROWS 96    /* whole tiles */
+#define BACKWARD_ROWS 48 /* likewise */
+#define PACKED_ROWS 16   /* fewer rows are not worth packing a panel for */
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
@@ -27,30 +31,60 @@ struct product {
     uint32_t n_rows, n_terms, n_columns;
 };
 
-static inline __attribute__((always_inline)) void add_tile(const struct product *p, const int rows, uint32_t row,
+/* `rows` rows from `row` on times a panel of `vectors` vectors of columns. */
+static inline __attribute__((always_inline)) void add_tile(const struct product *p, const int rows, const int vectors,
+                                                           uint32_t row, const float *panel, size_t panel_stride,
                                                            uint32_t column)
 {
-    const float *input = p->input + row * p->input_stride, *weight = p->weight + column;
+    const float *input = p->input + row * p->input_stride;
     float *sums = p->sums + row * p->sums_stride + column;
-    lanes sum[TILE_ROWS];
+    lanes sum[TILE_ROWS][PANEL];
     for (int r = 0; r < rows; r++)
-        sum[r] = *(const lanes *)(sums + r * p->sums_stride);
-    for (uint32_t i = 0; i < p->n_terms; i++)
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = *(const lanes *)(sums + r * p->sums_stride + v * LANES);
+    for (uint32_t i = 0, end; i < p->n_terms; i = end) {
+        end = p->n_terms - i > LINE ? i + LINE : p->n_terms;
         for (int r = 0; r < rows; r++)
-            sum[r] += input[r * p->input_stride + i] * *(const lanes *)(weight + i * p->weight_stride);
+            __builtin_prefetch(input + (r + rows) * p->input_stride + i); /* the next tile's */
+        for (; i < end; i++)
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++)
+                    sum[r][v] +=
+                        input[r * p->input_stride + i] * *(const lanes *)(panel + i * panel_stride + v * LANES);
+    }
     for (int r = 0; r < rows; r++)
-        *(lanes *)(sums + r * p->sums_stride) = sum[r];
+        for (int v = 0; v < vectors; v++)
+            *(lanes *)(sums + r * p->sums_stride + v * LANES) = sum[r][v];
+}
+
+/* All rows times one panel; its rows are far apart in the weights and would share few sets of the cache. */
+static inline __attribute__((always_inline)) void add_panel(const struct product *p, const int vectors, uint32_t column)
+{
+    float packed[CHUNK * PANEL * LANES];
+    const float *panel = p->weight + column;
+    size_t stride = p->weight_stride;
+    uint32_t row = 0;
+    if (p->n_rows >= PACKED_ROWS) {
+        for (uint32_t i = 0; i < p->n_terms; i++)
+            memcpy(packed + i * (size_t)vectors * LANES, panel + i * stride, (size_t)vectors * LANES * sizeof *packed);
+        panel = packed;
+        stride = (size_t)vectors * LANES;
+    }
+    for (; row + TILE_ROWS <= p->n_rows; row += TILE_ROWS)
+        add_tile(p, TILE_ROWS, vectors, row, panel, stride, column);
+    for (; row + 2 <= p->n_rows; row += 2)
+        add_tile(p, 2, vectors, row, panel, stride, column);
+    if (row < p->n_rows)
+        add_tile(p, 1, vectors, row, panel, stride, column);
 }
 
 static inline __attribute__((always_inline)) void add_block(const struct product *p)
 {
-    for (uint32_t column = 0; column < p->n_columns; column += LANES) {
-        uint32_t row = 0;
-        for (; row + TILE_ROWS <= p->n_rows; row += TILE_ROWS)
-            add_tile(p, TILE_ROWS, row, column);
-        for (; row < p->n_rows; row++)
-            add_tile(p, 1, row, column);
-    }
+    uint32_t column = 0;
+    for (; column + PANEL * LANES <= p->n_columns; column += PANEL * LANES)
+        add_panel(p, PANEL, column);
+    for (; column < p->n_columns; column += LANES)
+        add_panel(p, 1, column);
 }
 
 static void add_block_baseline(const struct product *p)
@@ -182,7 +216,7 @@ static void add_weight_rows(const struct moesim_gate *gate, const float *hidden,
                             const struct moesim_random *random, const float *d_columns, uint32_t first, uint32_t n_rows,
                             float *d_weight)
 {
-    float terms[BLOCK_ROWS], turned[BLOCK_ROWS * CHUNK];
+    float terms[BACKWARD_ROWS], turned[BACKWARD_ROWS * CHUNK];
     struct product p = {.input = turned,
                         .sums = d_weight + (size_t)first * gate->stride,
                         .input_stride = CHUNK,
@@ -210,7 +244,7 @@ static void add_weight_rows(const struct moesim_gate *gate, const float *hidden,
 static void add_hidden(const struct moesim_gate *gate, uint32_t row, uint32_t n_rows, uint32_t first, uint32_t n_terms,
                        float jitter, const struct moesim_random *random, const float *d_columns, float *d_hidden)
 {
-    float sums[BLOCK_ROWS * CHUNK], scale[CHUNK];
+    float sums[BACKWARD_ROWS * CHUNK], scale[CHUNK];
     const struct product p = {.input = d_columns + (size_t)row * gate->stride,
                               .weight = gate->turned + first,
                               .sums = sums,
@@ -248,15 +282,15 @@ void moesim_gate_backward(struct moesim_gate *gate, const float *hidden, uint32_
     if (!add)
         memset(d_weight, 0, (size_t)d * gate->stride * sizeof *d_weight);
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = 0; i < d; i += BLOCK_ROWS)
-        add_weight_rows(gate, hidden, n_tokens, jitter, random, d_columns, i, d - i < BLOCK_ROWS ? d - i : BLOCK_ROWS,
-                        d_weight);
+    for (uint32_t i = 0; i < d; i += BACKWARD_ROWS)
+        add_weight_rows(gate, hidden, n_tokens, jitter, random, d_columns, i,
+                        d - i < BACKWARD_ROWS ? d - i : BACKWARD_ROWS, d_weight);
     if (!d_hidden)
         return;
     turn_weights(gate);
 #pragma omp parallel for schedule(static)
-    for (uint32_t t = 0; t < n_tokens; t += BLOCK_ROWS)
+    for (uint32_t t = 0; t < n_tokens; t += BACKWARD_ROWS)
         for (uint32_t i = 0; i < d; i += CHUNK)
-            add_hidden(gate, t, n_tokens - t < BLOCK_ROWS ? n_tokens - t : BLOCK_ROWS, i, d - i < CHUNK ? d - i : CHUNK,
-                       jitter, random, d_columns, d_hidden);
+            add_hidden(gate, t, n_tokens - t < BACKWARD_ROWS ? n_tokens - t : BACKWARD_ROWS, i,
+                       d - i < CHUNK ? d - i : CHUNK, jitter, random, d_columns, d_hidden);
 }
