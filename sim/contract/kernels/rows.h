@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include <moesim/kernels.h>
+#include <moesim/metric.h>
 
 #define ROWS_LANES 8          /* rows that one select() call takes */
 #define BLOCK_K 16            /* most choices that a row of eight keeps in registers and stack */
@@ -59,7 +60,7 @@ static inline bool rows_is_plain(const struct rows_select *s)
 static inline bool rows_can_run(const struct rows_select *s)
 {
     return (s->score == MOESIM_SOFTMAX || !s->want_score) && !s->shift && !s->by_score && !s->sum && !s->squares &&
-           !s->confidence && s->n_groups <= 1 && s->k <= BLOCK_K && s->n <= ROWS_RUN_COLUMNS;
+           s->n_groups <= 1 && s->k <= BLOCK_K && s->n <= ROWS_RUN_COLUMNS;
 }
 
 /* A run of rows that choose, and their choices one after the other. */
@@ -71,6 +72,9 @@ struct rows_run {
     float *score;     /* [n_rows][k]; NULL = not wanted */
     uint32_t *count;  /* [n] += the choices by expert */
     int32_t *slot;    /* [n_rows][k] how many of the expert had been counted before */
+
+    uint32_t token;                           /* of the first row */
+    struct moesim_confidence_run *confidence; /* what the rows' confidence is added to, with scores only; NULL = none */
 };
 
 /* Floats of scratch that select() uses for its eight rows when it compares by score or adds up. */

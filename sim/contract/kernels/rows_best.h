@@ -82,6 +82,13 @@ static void rank_by_counting(const float *value, const uint32_t *id, uint32_t n,
     }
 }
 
+/* The fixed tree over the lanes of each of eight vectors. */
+static inline v8f sum_eight(v8f part[8])
+{
+    transpose8(part);
+    return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
 /* Bit e tells whether column e reaches its row's bound. */
 struct marks {
     union {
@@ -160,35 +167,48 @@ static inline __attribute__((always_inline)) void find_bound(const float *const 
 
 #define MARKED_ROWS 4 /* rows that are marked side by side */
 
-/* Marks what reaches the bounds in eight columns of four rows, from column i on; adds to sum[j] exp(row[j] - max[j]),
- * or without `with_sum` what is not 0 where a value is not finite. */
+/* What is added up over the columns of four rows; NULL = not wanted. */
+struct mark_sums {
+    v8f *sum; /* [MARKED_ROWS] */
+    v8f *dot; /* [MARKED_ROWS] */
+};
+
+/* Marks what reaches the bounds in eight columns of four rows, from column i on; adds to sum[j] e^d with d = row[j] -
+ * max[j] and to dot[j] e^d d, or without `with_sum` to sum[j] what is not 0 where a value is not finite. */
 static inline __attribute__((always_inline)) void mark_columns(const v8f x[MARKED_ROWS], const float *max,
                                                                const float *cut, const bool with_sum,
-                                                               uint8_t *const byte[MARKED_ROWS], uint32_t i, v8f *sum)
+                                                               uint8_t *const byte[MARKED_ROWS], uint32_t i,
+                                                               struct mark_sums to)
 {
-    v8f y[MARKED_ROWS];
+    v8f y[MARKED_ROWS], d[MARKED_ROWS];
     for (int j = 0; j < MARKED_ROWS; j++) {
         byte[j][i / 8] = (uint8_t)bits_of(x[j] >= splat(cut[j]));
         y[j] = with_sum ? x[j] - splat(max[j]) : x[j] * splat(0.0f);
     }
+    for (int j = 0; to.dot && j < MARKED_ROWS; j++)
+        d[j] = larger(y[j], splat(-88.0f)); /* also for NaN */
     if (with_sum)
         exps_or_0(MARKED_ROWS, y, y);
     for (int j = 0; j < MARKED_ROWS; j++)
-        sum[j] += y[j];
+        to.sum[j] += y[j];
+    for (int j = 0; to.dot && j < MARKED_ROWS; j++)
+        to.dot[j] += y[j] * d[j];
 }
 
 static inline __attribute__((always_inline)) void mark_rows(const float *const row[MARKED_ROWS], uint32_t n,
                                                             const float *max, const float *cut, const bool with_sum,
-                                                            uint8_t *const byte[MARKED_ROWS], v8f *sum)
+                                                            uint8_t *const byte[MARKED_ROWS], struct mark_sums to)
 {
     uint32_t i = 0;
     v8f x[MARKED_ROWS];
     for (int j = 0; j < MARKED_ROWS; j++)
-        sum[j] = splat(0.0f);
+        to.sum[j] = splat(0.0f);
+    for (int j = 0; to.dot && j < MARKED_ROWS; j++)
+        to.dot[j] = splat(0.0f);
     for (; i + 8 <= n; i += 8) {
         for (int j = 0; j < MARKED_ROWS; j++)
             x[j] = load8(row[j] + i);
-        mark_columns(x, max, cut, with_sum, byte, i, sum);
+        mark_columns(x, max, cut, with_sum, byte, i, to);
     }
     if (i == n)
         return;
@@ -196,7 +216,7 @@ static inline __attribute__((always_inline)) void mark_rows(const float *const r
         x[j] = with_sum ? splat(-INFINITY) : splat(0.0f); /* what adds nothing */
         memcpy(&x[j], row[j] + i, (n - i) * sizeof **row);
     }
-    mark_columns(x, max, cut, with_sum, byte, i, sum);
+    mark_columns(x, max, cut, with_sum, byte, i, to);
     for (int j = 0; j < MARKED_ROWS; j++)
         byte[j][i / 8] &= (uint8_t)((1u << (n - i)) - 1);
 }
@@ -224,11 +244,11 @@ static inline __attribute__((always_inline)) void rank_marked(const float *row, 
 
 static inline __attribute__((always_inline)) uint32_t best8_of(const float *const row[8], uint32_t n, const uint32_t k,
                                                                const bool with_sum, uint32_t *const expert[8], v8f *top,
-                                                               v8f *sum)
+                                                               v8f *sum, v8f *dot)
 {
     struct marks marks;
     float max[8], cut[8];
-    v8f part[8];
+    v8f part[8], dots[8];
     find_bound(row, n, k, max, cut);
     for (uint32_t l = 0; l < 8; l += MARKED_ROWS) {
         uint8_t *byte[MARKED_ROWS];
@@ -236,37 +256,44 @@ static inline __attribute__((always_inline)) uint32_t best8_of(const float *cons
             byte[j] = marks.row[l + j].byte;
             marks.row[l + j].word[(n - 1) / 64] = 0;
         }
-        mark_rows(row + l, n, max + l, cut + l, with_sum, byte, part + l);
+        mark_rows(row + l, n, max + l, cut + l, with_sum, byte, (struct mark_sums){part + l, dot ? dots + l : NULL});
     }
     for (uint32_t l = 0; l < 8; l++) {
         rank_marked(row[l], n, k, marks.row[l].word, expert[l]);
         for (uint32_t c = 0; c < k; c++)
             top[c][l] = expert[l][c] == MOESIM_NO_EXPERT ? -INFINITY : row[l][expert[l][c]];
     }
-    transpose8(part);
-    *sum = ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+    *sum = sum_eight(part);
+    if (dot)
+        *dot = sum_eight(dots);
     const v8i clean =
         with_sum ? (v8i)(*sum > splat(0.0f)) & (v8i)(top[k - 1] > splat(-INFINITY)) : (v8i)(*sum == splat(0.0f));
     return bits_of(~clean);
 }
 
 /* Chooses in eight rows of n <= BEST_COLUMNS columns, k <= BLOCK_K: top[k] gets the chosen values; sum (NULL = not
- * wanted) what softmax divides by. Returns the lanes, as bits, of rows that may have come out wrong: those with +inf,
- * or with -inf among the best or too few numbers; without `sum` every row with a value that is not finite. */
-static uint32_t best8(const float *const row[8], uint32_t n, uint32_t k, uint32_t *const expert[8], v8f *top, v8f *sum)
+ * wanted) what softmax divides by, and dot (NULL = not wanted) the sums of e^d d with d the distance from the largest.
+ * Returns the lanes, as bits, of rows that may have come out wrong: those with +inf, or with -inf among the best or too
+ * few numbers; without `sum` every row with a value that is not finite. */
+static uint32_t best8(const float *const row[8], uint32_t n, uint32_t k, uint32_t *const expert[8], v8f *top, v8f *sum,
+                      v8f *dot)
 {
     v8f odd;
     if (!sum)
-        return best8_of(row, n, k, false, expert, top, &odd);
+        return best8_of(row, n, k, false, expert, top, &odd, NULL);
 #ifdef __AVX2__
-    if (k == 1)
-        return best8_of(row, n, 1, true, expert, top, sum);
+    if (k == 1 && !dot)
+        return best8_of(row, n, 1, true, expert, top, sum, NULL);
+    if (k == 2 && !dot)
+        return best8_of(row, n, 2, true, expert, top, sum, NULL);
+    if (k == 8 && !dot)
+        return best8_of(row, n, 8, true, expert, top, sum, NULL);
     if (k == 2)
-        return best8_of(row, n, 2, true, expert, top, sum);
+        return best8_of(row, n, 2, true, expert, top, sum, dot);
     if (k == 8)
-        return best8_of(row, n, 8, true, expert, top, sum);
+        return best8_of(row, n, 8, true, expert, top, sum, dot);
 #endif
-    return best8_of(row, n, k, true, expert, top, sum);
+    return dot ? best8_of(row, n, k, true, expert, top, sum, dot) : best8_of(row, n, k, true, expert, top, sum, NULL);
 }
 
 #endif

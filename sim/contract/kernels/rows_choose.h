@@ -118,7 +118,7 @@ static bool choose(const float *const v[8], uint32_t n, uint32_t k, uint32_t *co
     uint32_t odd = UINT8_MAX;
     if (k <= BLOCK_K)
         odd = n <= 8 || n > BEST_COLUMNS ? choose_tiles(v, n, k, expert, top)
-                                         : best8(v, n, k, expert, top ? top : own, NULL);
+                                         : best8(v, n, k, expert, top ? top : own, NULL, NULL);
     for (int l = 0; odd != 0 && l < 8; l++)
         if (odd >> l & 1)
             choose_row(v[l], n, k, expert[l]);

@@ -12,7 +12,7 @@
 #include "sim/contract/kernels/rows_scores.h"
 
 /* sum_exps_part() of two rows side by side, from column `first` on; with `dot` (else NULL) the sums of e^d d too, to
- * which what is below e^-87 adds nothing. */
+ * which NaN and what is below e^-87 add nothing. */
 static inline __attribute__((always_inline)) void sum_two_parts(const float *const row[2], uint32_t first, uint32_t n,
                                                                 float max_0, float max_1, v8f part[2], v8f *dot)
 {
@@ -25,7 +25,7 @@ static inline __attribute__((always_inline)) void sum_two_parts(const float *con
         d[0] = load_some(row[0] + i, last - i) - splat(max_0);
         d[1] = load_some(row[1] + i, last - i) - splat(max_1);
         for (int j = 0; dot && j < 2; j++)
-            d[j] = larger(splat(-88.0f), d[j]); /* NaN stays */
+            d[j] = larger(d[j], splat(-88.0f)); /* NaN becomes -88 */
         exps_below_0(2, d, e);
         for (int j = 0; j < 2; j++)
             part[j] += e[j];
@@ -34,14 +34,8 @@ static inline __attribute__((always_inline)) void sum_two_parts(const float *con
     }
 }
 
-/* The fixed tree over the lanes of each of eight vectors. */
-static inline v8f sum_eight(v8f part[8])
-{
-    transpose8(part);
-    return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
-}
-
-/* The sums of softmax over eight rows whose largest values are finite or NaN; with `dot` (else NULL) those of e^d d. */
+/* The sums of softmax over eight rows; with `dot` (else NULL) those of e^d d, and 0 for both in a row with +inf or
+ * without a number. */
 static inline __attribute__((always_inline)) v8f plain_sums(const float *const row[8], uint32_t n, v8f max, v8f *dot)
 {
     v8f part[8], dots[8];
@@ -78,19 +72,26 @@ static inline v8f ln8(v8f x)
     return m + y + exponent * splat(0.693359375f);
 }
 
+/* How sure rows are, from their largest values and sums. */
+static inline __attribute__((always_inline)) void set_confidence(v8f max, v8f sum, v8f dot,
+                                                                 struct rows_confidence *confidence)
+{
+    const v8f log_sum = ln8(sum), entropy = log_sum - dot / sum, size = max + log_sum;
+    memcpy(confidence->entropy, &entropy, sizeof entropy);
+    memcpy(confidence->size, &size, sizeof size);
+}
+
 /* plain_sums(), and how sure the rows are. */
 static inline v8f sums_and_confidence(const float *const row[8], uint32_t n, v8f max,
                                       struct rows_confidence *confidence)
 {
     v8f dot;
-    const v8f sum = plain_sums(row, n, max, &dot), log_sum = ln8(sum);
-    const v8f entropy = log_sum - dot / sum, size = max + log_sum;
-    memcpy(confidence->entropy, &entropy, sizeof entropy);
-    memcpy(confidence->size, &size, sizeof size);
+    const v8f sum = plain_sums(row, n, max, &dot);
+    set_confidence(max, sum, dot, confidence);
     return sum;
 }
 
-/* A row with NaN or infinities. */
+/* A row with +inf, or without a finite value. */
 static void odd_confidence(const float *row, uint32_t n, float *entropy, float *size)
 {
     double largest = -INFINITY, sum = 0, dot = 0;
@@ -117,7 +118,7 @@ static void rows_confidence(const float *const row[8], uint32_t n, struct rows_c
         max[l] = row_max(row[l], n);
     const v8f sum = sums_and_confidence(row, n, max, confidence);
     for (int l = 0; l < 8; l++)
-        if (sum[l] != sum[l])
+        if (!(sum[l] > 0))
             odd_confidence(row[l], n, &confidence->entropy[l], &confidence->size[l]);
 }
 

@@ -11,13 +11,15 @@
 
 #include "sim/contract/kernels/rows_best.h"
 #include "sim/contract/kernels/rows_choose.h"
+#include "sim/contract/kernels/rows_confidence.h"
+#include "sim/contract/confidence.h"
 
 /* The k best of eight rows of at most eight columns, and what softmax divides by: a lane is a row all the way, and
  * columns are added up as sum_lanes() does. Wrong in the lanes where the sum is 0 or the k-th best -inf. */
 static inline __attribute__((always_inline)) void best8_small(const float *const row[8], uint32_t n, const uint32_t k,
-                                                              struct best *b, v8f *sum)
+                                                              struct best *b, v8f *sum, v8f *dot)
 {
-    v8f x[8], e[8];
+    v8f x[8], e[8], d[8];
     for (int l = 0; l < 8; l++)
         x[l] = larger(n == 8 ? load8(row[l]) : load_tail(row[l], n), splat(-INFINITY)); /* NaN takes no part */
     transpose8(x);
@@ -32,8 +34,14 @@ static inline __attribute__((always_inline)) void best8_small(const float *const
         best_insert(b, k, x[j], splat_id(j));
     for (int j = 0; j < 8; j++)
         e[j] = x[j] - b->top[0];
+    for (int j = 0; dot && j < 8; j++)
+        d[j] = larger(e[j], splat(-88.0f)); /* also where there is no column */
     exps_or_0(4, e, e);
     exps_or_0(4, e + 4, e + 4);
+    for (int j = 0; dot && j < 8; j++)
+        d[j] *= e[j];
+    if (dot)
+        *dot = ((d[0] + d[4]) + (d[2] + d[6])) + ((d[1] + d[5]) + (d[3] + d[7]));
     *sum = ((e[0] + e[4]) + (e[2] + e[6])) + ((e[1] + e[5]) + (e[3] + e[7]));
 }
 
@@ -73,15 +81,18 @@ static inline __attribute__((always_inline)) void plain_scores(const v8f *top, v
 
 /* A block of a run: expert[8][k], score[8][k]. False where a row is out of the ordinary. */
 static inline __attribute__((always_inline)) bool run_block_small(const float *const row[8], uint32_t n,
-                                                                  const uint32_t k, uint32_t *expert, float *score)
+                                                                  const uint32_t k, uint32_t *expert, float *score,
+                                                                  struct rows_confidence *confidence)
 {
     struct best b;
-    v8f sum;
-    best8_small(row, n, k, &b, &sum);
+    v8f sum, dot;
+    best8_small(row, n, k, &b, &sum, confidence ? &dot : NULL);
     if (any(~((v8i)(sum > splat(0.0f)) & (v8i)(b.top[k - 1] > splat(-INFINITY)))))
         return false;
     store_columns((const v8f *)b.id, k, (float *)expert);
     plain_scores(b.top, sum, k, score);
+    if (confidence)
+        set_confidence(b.top[0], sum, dot, confidence);
     return true;
 }
 
@@ -92,18 +103,21 @@ static inline void lanes_of(uint32_t *expert, uint32_t k, uint32_t *lane[8])
 }
 
 /* The same of any number of columns; score NULL = not wanted. */
-static bool run_block(const float *const row[8], uint32_t n, uint32_t k, uint32_t *expert, float *score)
+static bool run_block(const float *const row[8], uint32_t n, uint32_t k, uint32_t *expert, float *score,
+                      struct rows_confidence *confidence)
 {
-    v8f top[BLOCK_K], sum;
+    v8f top[BLOCK_K], sum, dot;
     uint32_t *lane[8];
     if (n <= 8 && score)
-        return run_block_small(row, n, k, expert, score);
+        return run_block_small(row, n, k, expert, score, confidence);
     lanes_of(expert, k, lane);
     if (!score)
         return choose(row, n, k, lane, NULL);
-    if (best8(row, n, k, lane, top, &sum) != 0)
+    if (best8(row, n, k, lane, top, &sum, confidence ? &dot : NULL) != 0)
         return false;
     plain_scores(top, sum, k, score);
+    if (confidence)
+        set_confidence(top[0], sum, dot, confidence);
     return true;
 }
 
@@ -121,6 +135,17 @@ static void run_block_odd(const struct rows_select *s, const float *const row[8]
         find_norms(s, row, NULL, lane, norm);
         chosen_scores(s, row, norm, lane, scores);
     }
+    if (s->confidence)
+        rows_confidence(row, s->n, s->confidence);
+}
+
+/* Adds the confidence of n rows from row r of the run on. */
+static void add_confidence(const struct rows_run *run, uint32_t r, uint32_t n, const struct rows_confidence *of)
+{
+    uint32_t token[ROWS_LANES];
+    for (uint32_t l = 0; l < n; l++)
+        token[l] = run->token + r + l;
+    confidence_add(run->confidence, token, n, of);
 }
 
 /* The places of n choices among those of their experts; false where one has no expert. */
@@ -146,6 +171,9 @@ static inline void prefetch_row(const float *row, uint32_t n)
 static inline __attribute__((always_inline)) bool run_of(const struct rows_select *s, const struct rows_run *run,
                                                          uint32_t n, const uint32_t k)
 {
+    struct rows_confidence confidence;
+    struct rows_select own_s = *s;
+    own_s.confidence = run->confidence ? &confidence : NULL;
     bool all = true;
     for (uint32_t r = 0; r < run->n_rows; r += 8) {
         const uint32_t n_own = run->n_rows - r < 8 ? run->n_rows - r : 8;
@@ -159,8 +187,11 @@ static inline __attribute__((always_inline)) bool run_of(const struct rows_selec
             if (run->n_rows - r > 24)
                 prefetch_row(row[l] + 16 * run->stride, n);
         }
-        if (!(n <= 8 && score ? run_block_small(row, n, k, expert, score) : run_block(row, n, k, expert, score)))
-            run_block_odd(s, row, expert, score);
+        if (!(n <= 8 && score ? run_block_small(row, n, k, expert, score, own_s.confidence)
+                              : run_block(row, n, k, expert, score, own_s.confidence)))
+            run_block_odd(&own_s, row, expert, score);
+        if (run->confidence)
+            add_confidence(run, r, n_own, &confidence);
         if (n_own < 8) {
             memcpy(run->expert + (size_t)r * k, own, n_own * k * sizeof *own);
             if (run->score)

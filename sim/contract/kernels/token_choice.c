@@ -270,6 +270,8 @@ static bool choose_run(const struct token_choice *c, const struct rows_select *s
         .score = select->want_score ? plan->weight + begin : NULL,
         .count = s->count + (size_t)(chunk - s->chunk) * s->n_experts,
         .slot = plan->slot + begin,
+        .token = chunk->first,
+        .confidence = plan->has_confidence ? &plan->confidence[chunk->first / CHUNK_TOKENS] : NULL,
     };
     memset(run.count, 0, s->n_experts * sizeof *run.count);
     memset(plan->fate + begin, MOESIM_KEPT, n_pairs);
