@@ -17,7 +17,9 @@
 
 /* Weights are float32, for each of n_experts + n_shared experts w_in [d_model][d_ff] (SwiGLU: also w_gate of the same
  * shape) and w_out [d_ff][d_model], each in panels; activation(x w_in) w_out, or (silu(x w_gate) * (x w_in)) w_out.
- * GELU is the tanh form. */
+ * GELU is the tanh form. The arrays and their gradients are flat, n_experts + n_shared times moesim_layer_matrix_size
+ * floats; the columns that fill a panel up are zero in both and stay so, so that an optimizer may walk through them
+ * from end to end. moesim_layer_place finds an element, for what must not depend on the panels' width. */
 struct moesim_layer {
     uint32_t n_experts, n_shared, d_model, d_ff, activation, max_tokens;
     const uint8_t *expert_kind; /* [n_experts] or NULL */

@@ -120,6 +120,33 @@ Test(layer, gradients_are_added_to)
     bed_finish(&b);
 }
 
+/* An optimizer may walk through the arrays from end to end: the columns that fill panels up stay zero. */
+Test(layer, what_fills_panels_up_has_no_gradient)
+{
+    static const struct shape shape = {12, 20, 4, 1, 60, 2, false};
+    EACH_PRODUCTS(products)
+    {
+        struct bed b;
+        bed_init(&b, 9, MOESIM_SWIGLU, &shape, products);
+        moesim_layer_forward(&b.layer, &b.plan, b.hidden, b.output);
+        moesim_layer_backward(&b.layer, &b.plan, b.hidden, b.d_output, false, b.d_hidden, b.d_weight);
+        const float *const weights[] = {b.layer.w_in, b.layer.w_gate, b.layer.w_out};
+        const float *const gradients[] = {b.layer.d_in, b.layer.d_gate, b.layer.d_out};
+        for (int m = MOESIM_W_IN; m <= MOESIM_W_OUT; m++) {
+            const enum moesim_layer_matrix matrix = (enum moesim_layer_matrix)m;
+            const uint32_t n_rows = m == MOESIM_W_OUT ? 20 : 12, n_columns = m == MOESIM_W_OUT ? 12 : 20;
+            const size_t n = 5 * moesim_layer_matrix_size(&b.layer, matrix);
+            bool *element = moesim_alloc(b.arena, n, sizeof *element);
+            for (uint32_t e = 0; e < 5; e++)
+                for (uint32_t i = 0; i < n_rows * n_columns; i++)
+                    element[moesim_layer_place(&b.layer, matrix, e, i / n_columns, i % n_columns)] = true;
+            for (size_t i = 0; i < n; i++)
+                cr_assert(element[i] || (weights[m][i] == 0 && gradients[m][i] == 0), "%s", products->name);
+        }
+        bed_finish(&b);
+    }
+}
+
 Test(layer, same_bits_on_any_threads)
 {
     static const struct shape shape = {64, 96, 6, 1, 400, 3, false};
