@@ -7,9 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <moesim/hash.h>
+
 struct key {
     uint64_t hash;
     uint32_t row;
+};
+
+#define NO_ROW UINT32_MAX
+
+/* Rows by their texts, by open addressing. */
+struct row_index {
+    uint32_t *row; /* [mask + 1], NO_ROW = free; at most half of it is used */
+    uint32_t mask;
 };
 
 static int by_hash(const void *a, const void *b)
@@ -48,18 +58,18 @@ static const struct moesim_label *label_of(const struct moesim_point *point, con
 /* varies[i]: label i of `reference` differs at some point of the same workload. */
 static void find_varying(const struct loaded_study *loaded, const struct moesim_point *reference, bool *varies)
 {
-    for (uint32_t i = 0; i < reference->n_labels; i++) {
-        const struct moesim_label *label = &reference->labels[i];
-        varies[i] = false;
-        if (has_own_column(label->path))
+    for (uint32_t p = 0; p < loaded->n_points; p++) {
+        const struct moesim_point *point = loaded->points[p];
+        if (point->labels == reference->labels || strcmp(point->workload_spec, reference->workload_spec) != 0)
             continue;
-        for (uint32_t p = 0; !varies[i] && p < loaded->n_points; p++) {
-            const struct moesim_point *point = loaded->points[p];
-            const struct moesim_label *other =
-                strcmp(point->workload_spec, reference->workload_spec) == 0 ? label_of(point, label->path, i) : NULL;
-            varies[i] = other && strcmp(other->value, label->value) != 0;
+        for (uint32_t i = 0; i < reference->n_labels; i++) {
+            const struct moesim_label *label = &reference->labels[i];
+            const struct moesim_label *other = varies[i] ? NULL : label_of(point, label->path, i);
+            varies[i] |= other && other->value != label->value && strcmp(other->value, label->value) != 0;
         }
     }
+    for (uint32_t i = 0; i < reference->n_labels; i++)
+        varies[i] = varies[i] && !has_own_column(reference->labels[i].path);
 }
 
 static const char *settings_of(const struct moesim_point *point, const struct moesim_point *reference,
@@ -76,15 +86,34 @@ static const char *settings_of(const struct moesim_point *point, const struct mo
     return moesim_strdup(arena, text);
 }
 
-static struct figures_row *find_row(struct figures *figures, const struct moesim_point *point, const char *settings)
+static bool create_index(struct row_index *index, uint32_t n_points, struct moesim_arena *arena)
 {
-    for (uint32_t i = 0; i < figures->n_rows; i++) {
-        struct figures_row *row = &figures->row[i];
-        if (strcmp(row->workload, point->workload_spec) == 0 && strcmp(row->router, point->router_spec) == 0 &&
-            strcmp(row->cluster, or_empty(point->cluster_spec)) == 0 &&
-            strcmp(row->placement, or_empty(point->placement_spec)) == 0 && strcmp(row->settings, settings) == 0)
+    index->mask = 1;
+    while (index->mask / 2 < n_points)
+        index->mask = index->mask * 2 + 1;
+    index->row = moesim_alloc(arena, (size_t)index->mask + 1, sizeof *index->row);
+    for (uint32_t i = 0; index->row && i <= index->mask; i++)
+        index->row[i] = NO_ROW;
+    return index->row != NULL;
+}
+
+static struct figures_row *find_row(struct figures *figures, const struct row_index *index,
+                                    const struct moesim_point *point, const char *settings)
+{
+    const char *const texts[] = {point->workload_spec, point->router_spec, or_empty(point->cluster_spec),
+                                 or_empty(point->placement_spec), settings};
+    uint64_t hash = MOESIM_HASH_START;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        hash = moesim_hash(hash, texts[i], strlen(texts[i]) + 1);
+    uint32_t at = (uint32_t)hash & index->mask;
+    for (; index->row[at] != NO_ROW; at = (at + 1) & index->mask) {
+        struct figures_row *row = &figures->row[index->row[at]];
+        if (strcmp(row->workload, texts[0]) == 0 && strcmp(row->router, texts[1]) == 0 &&
+            strcmp(row->cluster, texts[2]) == 0 && strcmp(row->placement, texts[3]) == 0 &&
+            strcmp(row->settings, texts[4]) == 0)
             return row;
     }
+    index->row[at] = figures->n_rows;
     struct figures_row *row = &figures->row[figures->n_rows++];
     *row = (struct figures_row){.workload = point->workload_spec,
                                 .router = point->router_spec,
@@ -97,7 +126,7 @@ static struct figures_row *find_row(struct figures *figures, const struct moesim
 
 /* Rows and keys of the points of one workload, in order. */
 static bool add_workload(const struct loaded_study *loaded, uint32_t first, struct moesim_arena *arena,
-                         struct figures *figures, struct key *key)
+                         struct figures *figures, const struct row_index *index, struct key *key)
 {
     const struct moesim_point *reference = loaded->points[first];
     bool *varies = moesim_alloc(arena, reference->n_labels, sizeof *varies);
@@ -111,7 +140,7 @@ static bool add_workload(const struct loaded_study *loaded, uint32_t first, stru
         const char *settings = settings_of(point, reference, varies, arena);
         if (!settings)
             return false;
-        struct figures_row *row = find_row(figures, point, settings);
+        struct figures_row *row = find_row(figures, index, point, settings);
         row->n_points++;
         key[p] = (struct key){point->hash, (uint32_t)(row - figures->row)};
         figures->many_clusters |= strcmp(row->cluster, figures->row[0].cluster) != 0;
@@ -136,13 +165,14 @@ static uint32_t count_seeds(const struct loaded_study *loaded)
 static bool make_rows(const struct loaded_study *loaded, struct moesim_arena *arena, struct figures *figures,
                       struct key *key)
 {
-    for (uint32_t p = 0; p < loaded->n_points; p++) {
-        bool seen = false;
-        for (uint32_t r = 0; !seen && r < figures->n_rows; r++)
-            seen = strcmp(figures->row[r].workload, loaded->points[p]->workload_spec) == 0;
-        if (!seen && !add_workload(loaded, p, arena, figures, key))
+    struct row_index index;
+    if (!create_index(&index, loaded->n_points, arena))
+        return false;
+    for (uint32_t p = 0; p < loaded->n_points; p++)
+        key[p].row = NO_ROW;
+    for (uint32_t p = 0; p < loaded->n_points; p++)
+        if (key[p].row == NO_ROW && !add_workload(loaded, p, arena, figures, &index, key))
             return false;
-    }
     figures->n_seeds = count_seeds(loaded);
     qsort(key, loaded->n_points, sizeof *key, by_hash);
     return true;

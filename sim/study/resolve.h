@@ -14,7 +14,7 @@
 #include "sim/study/study.h"
 #include "sim/study/yaml_tree.h"
 
-#define MOESIM_MAX_POINTS 10000
+#define MOESIM_MAX_POINTS 100000
 
 /* Where mistakes go and memory comes from, for all steps. */
 struct moesim_resolver {

@@ -77,10 +77,10 @@ Test(mistakes, top_of_the_file)
     expect(BASE "seeds: []\n", "3:8: seeds must be a number of seeds or a list of them\n");
     expect(BASE "seeds: [1, x, 1]\n",
            "3:8: seeds: 1 stands in the list twice\n3:12: seed = 'x' is not a whole number\n");
-    expect(BASE "seeds: 0\n", "3:8: seeds = 0 is outside 1..10000\n");
-    expect(BASE "seeds: 200\nsteps: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\nmode: [route, execute]\nphase: [train, eval]\n"
+    expect(BASE "seeds: 0\n", "3:8: seeds = 0 is outside 1..100000\n");
+    expect(BASE "seeds: 2000\nsteps: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\nmode: [route, execute]\nphase: [train, eval]\n"
                 "padding: [none, tile]\n",
-           "1:1: the lists multiply to 16000 points; at most 10000 are allowed\n");
+           "1:1: the lists multiply to 160000 points; at most 100000 are allowed\n");
     expect(BASE "placement: random\n", "3:1: placement has no use without a cluster\n");
     expect(BASE "oversize: refuse\n", "3:1: oversize has no use without a cluster\n");
     expect(BASE "sync: overlapped\nall_reduce: tree\n", "3:1: sync has no use without backward: true\n"
