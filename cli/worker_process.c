@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +68,16 @@ static void limit_memory(uint64_t allowance)
     }
     if (size)
         fclose(size);
+}
+
+/* What a group of usual size gives back is taken by the next one; by way of the kernel it would be cleared anew. Not
+ * where the address space is bounded, of which it would be lacking elsewhere. */
+static void keep_memory(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
 }
 
 /* Steps to the end; `record` NULL or the file that the decisions go to. */
@@ -181,6 +192,8 @@ static int read_setup(struct channel *channel, struct moesim_arena *arena, struc
     if (status)
         return cli_fail_status(status, &err);
     omp_set_num_threads(threads);
+    if (!*memory)
+        keep_memory();
     limit_memory(*memory);
     return CLI_DONE;
 }
