@@ -18,7 +18,7 @@ enum { MOST_ROWS = 256 };
 struct rows {
     uint32_t n;
     struct {
-        char name[BENCH_NAME + BENCH_RIVAL_NAME + 8];
+        char name[BENCH_NAME + BENCH_RIVAL_NAME + 32];
         struct bench_ratio ratio;
         struct bench_bound bound;
     } row[MOST_ROWS];
@@ -30,8 +30,8 @@ static void add_row(struct rows *rows, const struct bench_figure *figure, const 
 {
     if (rows->n == MOST_ROWS || !(ratio.counts > 0))
         return;
-    snprintf(rows->row[rows->n].name, sizeof rows->row[0].name, "%s%s%s", figure->name, *rival ? " \u00b7 " : "",
-             rival);
+    snprintf(rows->row[rows->n].name, sizeof rows->row[0].name, "%s %s%s%s", figure->part, figure->name,
+             *rival ? " \u00b7 " : "", rival);
     rows->row[rows->n].ratio = ratio;
     rows->row[rows->n++].bound = bound;
 }
