@@ -169,6 +169,24 @@ static enum moesim_status encode_domain(struct corpus_domain *domain, const stru
     return status;
 }
 
+/* Notes what every id stands for; the bytes are copied, those of a list are gone soon. */
+static enum moesim_status keep_words(struct corpus *corpus, const struct vocabulary *vocabulary, uint32_t n_ids,
+                                     struct moesim_arena *arena, struct moesim_error *err)
+{
+    corpus->word = moesim_alloc(arena, n_ids, sizeof *corpus->word);
+    for (size_t i = 0; corpus->word && i < vocabulary->room; i++) {
+        const struct vocabulary_word *word = &vocabulary->table[i];
+        if (!word->bytes || !word->id || word->id >= n_ids)
+            continue;
+        uint8_t *bytes = moesim_alloc(arena, word->length, 1);
+        if (!bytes)
+            return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u words", n_ids);
+        memcpy(bytes, word->bytes, word->length);
+        corpus->word[word->id] = (struct corpus_word){bytes, word->length};
+    }
+    return corpus->word ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "no memory for %u words", n_ids);
+}
+
 enum moesim_status corpus_encode(struct corpus *corpus, const char *word_list, uint32_t n_ids,
                                  struct moesim_arena *arena, struct moesim_error *err)
 {
@@ -185,6 +203,8 @@ enum moesim_status corpus_encode(struct corpus *corpus, const char *word_list, u
     }
     for (uint32_t d = 0; !status && d < corpus->n_domains; d++)
         status = encode_domain(&corpus->domains[d], &vocabulary, arena, err);
+    if (!status)
+        status = keep_words(corpus, &vocabulary, n_ids, arena, err);
     vocabulary_free(&vocabulary);
     free(list.bytes);
     return status;

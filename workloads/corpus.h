@@ -51,9 +51,16 @@ static inline uint32_t corpus_token(const struct corpus_domain *domain, size_t i
     return domain->words ? domain->words[i] : domain->bytes[i];
 }
 
+/* The bytes that an id stands for; none for the id of all other words. */
+struct corpus_word {
+    const uint8_t *bytes;
+    uint32_t length;
+};
+
 struct corpus {
     uint32_t n_domains;
     struct corpus_domain *domains; /* [n_domains] */
+    struct corpus_word *word;      /* [n_ids], once corpus_encode has made them; else NULL */
     const char *missing;           /* a sentence about what the built-in choice lacks, or "" */
     uint64_t hash;                 /* of all bytes */
 };

@@ -5,6 +5,9 @@
  * says which of their tokens make up a step. Hidden states come from embedding.c; the memory's part in them grows with
  * depth, as routing of trained models depends less on the token and more on the topic in later layers. All routers, and
  * all layers of a step, see the same tokens.
+ *
+ * The last part of every domain is held out: an instance for validation draws from it alone, one for training from what
+ * is before it, and one that is neither from all.
  */
 #include <string.h>
 
@@ -29,7 +32,7 @@ struct text_params {
     uint32_t words;
     const char *vectors, *word_list, *only;
     uint32_t sequence, context;
-    double mixing, common, gate_std;
+    double mixing, common, gate_std, held_out;
     struct batching_params batching;
 };
 
@@ -56,6 +59,8 @@ static const struct moesim_param params[] = {
     MOESIM_PARAM(struct text_params, common, "0.3", 0, 1,
                  "how much of what all texts have in common stays in the hidden states: more makes loads less even"),
     MOESIM_PARAM(struct text_params, gate_std, "2", 1e-6, 1e6, "standard deviation of the seeded gate's logits"),
+    MOESIM_PARAM(struct text_params, held_out, "0.1", 0, 0.9,
+                 "training: the last part of each domain, kept for validation"),
     BATCHING_PARAMS(struct text_params, batching),
     MOESIM_PARAM_END,
 };
@@ -65,6 +70,7 @@ struct text {
     uint64_t seed;
     uint32_t n_layers, n_tokens;
     uint32_t first_domain, n_domains; /* that sequences are taken from */
+    uint32_t part;                    /* enum moesim_part */
     struct corpus corpus;
     struct embedding embedding;
     struct word_vectors vectors;
@@ -154,6 +160,8 @@ static enum moesim_status text_shape(const void *params_, struct moesim_workload
     if (status)
         return status;
     shape->gate_std = p->gate_std;
+    shape->held_out = p->held_out;
+    shape->sequence = p->batching.batching == BATCHING_CONTIGUOUS ? p->sequence : 0;
     shape->d_model = vectors.scale > 0 ? (uint32_t)vectors.npy.shape[1] : 0;
     word_vectors_close(&vectors);
     struct moesim_arena *arena = moesim_arena_create(0);
@@ -165,20 +173,57 @@ static enum moesim_status text_shape(const void *params_, struct moesim_workload
     return status;
 }
 
+/* Tokens [first, first + n) of a domain that an instance for this part draws from. */
+struct piece {
+    size_t first, n;
+};
+
+static struct piece piece_of(const struct text_params *p, const struct corpus_domain *domain, uint32_t part)
+{
+    const size_t n = corpus_n_tokens(domain), held_out = (size_t)(p->held_out * (double)n);
+    switch (part) {
+    case MOESIM_PART_TRAINING:
+        return (struct piece){0, n - held_out};
+    case MOESIM_PART_VALIDATION:
+        return (struct piece){n - held_out, held_out};
+    default:
+        return (struct piece){0, n};
+    }
+}
+
+/* Training and validation need a whole sequence in each piece of a domain; elsewhere a short text is repeated. */
+static enum moesim_status check_pieces(const struct text *x, uint32_t part, struct moesim_error *err)
+{
+    for (uint32_t d = x->first_domain; part != MOESIM_PART_ALL && d < x->first_domain + x->n_domains; d++) {
+        const struct corpus_domain *domain = &x->corpus.domains[d];
+        const struct piece piece = piece_of(&x->p, domain, part);
+        if (piece.n < x->p.sequence)
+            return moesim_fail(err, MOESIM_EINVAL,
+                               "text %s has %zu tokens, %zu of them for %s, fewer than the %u of one sequence; name a "
+                               "longer text, or change held_out or sequence",
+                               domain->name, corpus_n_tokens(domain), piece.n,
+                               part == MOESIM_PART_TRAINING ? "training" : "validation", x->p.sequence);
+    }
+    return MOESIM_OK;
+}
+
 /* ---- setting up ---- */
 
 static enum moesim_status allocate(struct text *x, const struct moesim_workload_env *env, struct moesim_error *err)
 {
     const size_t n = env->n_tokens, d = env->d_model;
-    x->own = moesim_alloc(env->arena, n * d, sizeof *x->own);
-    x->memory = moesim_alloc(env->arena, n * d, sizeof *x->memory);
-    x->hidden = moesim_alloc(env->arena, n * d, sizeof *x->hidden);
-    x->scratch = moesim_alloc(env->arena, (n / CHUNK_ROWS + 1) * d, sizeof *x->scratch);
+    if (d) {
+        x->own = moesim_alloc(env->arena, n * d, sizeof *x->own);
+        x->memory = moesim_alloc(env->arena, n * d, sizeof *x->memory);
+        x->hidden = moesim_alloc(env->arena, n * d, sizeof *x->hidden);
+        x->scratch = moesim_alloc(env->arena, (n / CHUNK_ROWS + 1) * d, sizeof *x->scratch);
+    }
     x->run = moesim_alloc(env->arena, n + 1, sizeof *x->run);
     x->token_id = moesim_alloc(env->arena, n, sizeof *x->token_id);
     x->sequence_id = moesim_alloc(env->arena, n, sizeof *x->sequence_id);
     x->domain = moesim_alloc(env->arena, n, sizeof *x->domain);
-    if (!x->own || !x->memory || !x->hidden || !x->scratch || !x->run || !x->token_id || !x->sequence_id || !x->domain)
+    if ((d && (!x->own || !x->memory || !x->hidden || !x->scratch)) || !x->run || !x->token_id || !x->sequence_id ||
+        !x->domain)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u tokens of %u dimensions", env->n_tokens, env->d_model);
     return MOESIM_OK;
 }
@@ -206,17 +251,19 @@ static enum moesim_status set_up(struct text *x, const struct moesim_workload_en
 {
     const struct batching_source source = {.length = x->p.sequence};
     const bool has_vectors = x->vectors.scale > 0, word = x->p.vocabulary == VOCABULARY_WORD;
-    if (has_vectors && x->vectors.npy.shape[1] != env->d_model)
+    if (has_vectors && env->d_model && x->vectors.npy.shape[1] != env->d_model)
         return moesim_fail(err, MOESIM_EINVAL, "%s: has %llu dimensions, the study's d_model is %u", x->p.vectors,
                            (unsigned long long)x->vectors.npy.shape[1], env->d_model);
     enum moesim_status status = read_texts(&x->p, env->arena, &x->corpus, &x->first_domain, &x->n_domains, err);
     if (!status && word)
         status = corpus_encode(&x->corpus, *x->p.word_list ? x->p.word_list : NULL, n_ids, env->arena, err);
     if (!status)
+        status = check_pieces(x, env->part, err);
+    if (!status)
         status = batching_create(&x->p.batching, &source, env->seed, env->n_tokens, env->arena, &x->batching, err);
     if (!status)
         status = allocate(x, env, err);
-    if (!status)
+    if (!status && env->d_model)
         status = embedding_init(&x->embedding, env->seed, env->d_model, n_ids, x->p.context, env->arena, err);
     x->embedding.vectors = has_vectors ? &x->vectors : NULL;
     x->embedding.first_vector = word;
@@ -232,12 +279,13 @@ static enum moesim_status text_init(void *state, const void *params_, const stru
     x->seed = env->seed;
     x->n_layers = env->n_layers;
     x->n_tokens = env->n_tokens;
+    x->part = env->part;
     enum moesim_status status = count_ids(&x->p, &x->vectors, &n_ids, err);
     if (!status)
         status = set_up(x, env, n_ids, err);
     if (status)
         word_vectors_close(&x->vectors);
-    else if (env->n_tokens)
+    else if (env->n_tokens && env->d_model)
         fit_centre(x);
     return status;
 }
@@ -249,21 +297,35 @@ static const struct corpus_domain *find_sequence(const struct text *x, uint64_t 
 {
     *d = x->first_domain + (uint32_t)(sequence % x->n_domains);
     const struct corpus_domain *domain = &x->corpus.domains[*d];
-    const uint32_t n = (uint32_t)corpus_n_tokens(domain); /* at most CORPUS_MAX_BYTES */
+    const struct piece piece = piece_of(&x->p, domain, x->part);
+    const uint32_t n = (uint32_t)piece.n; /* at most CORPUS_MAX_BYTES */
     const uint32_t length = x->p.sequence, per_step = x->n_tokens / length + (x->n_tokens % length != 0);
     const struct moesim_random random = {x->seed, MOESIM_STREAM_WORKLOAD + 2, 0, (uint32_t)(sequence / per_step)};
-    *at = moesim_random_below(&random, sequence % per_step, n > length ? n - length + 1 : n);
+    *at = piece.first + moesim_random_below(&random, sequence % per_step, n > length ? n - length + 1 : n);
     return domain;
 }
 
-/* Tokens [first, last) of the step, which follow each other in one sequence: what came before them in it is gone
- * through first, as far as it matters. */
+/* Tokens [first, last) of the step, which follow each other in one sequence. */
+static void read_run(struct text *x, const struct batching_step *places, uint32_t first, uint32_t last)
+{
+    const uint64_t base = x->p.batching.batching == BATCHING_CONTIGUOUS ? places->sequence[0] : 0;
+    uint32_t d;
+    size_t start;
+    const struct corpus_domain *domain = find_sequence(x, places->sequence[first], &d, &start);
+    const size_t n = corpus_n_tokens(domain);
+    for (uint32_t t = first; t < last; t++) {
+        x->token_id[t] = corpus_token(domain, (start + places->position[t]) % n);
+        x->domain[t] = d;
+        x->sequence_id[t] = (uint32_t)(places->sequence[t] - base);
+    }
+}
+
+/* Embeds them: what came before them in their sequence is gone through first, as far as it matters. */
 static void embed_run(struct text *x, const struct batching_step *places, uint32_t first, uint32_t last)
 {
     const struct embedding *e = &x->embedding;
     const size_t width = e->d_model;
     const uint64_t position = places->position[first], before = (uint64_t)x->p.context * WARM_UP_CONTEXTS;
-    const uint64_t base = x->p.batching.batching == BATCHING_CONTIGUOUS ? places->sequence[0] : 0;
     float *own = x->own + first * width, *memory = x->memory + first * width;
     uint32_t d;
     size_t start;
@@ -273,13 +335,9 @@ static void embed_run(struct text *x, const struct batching_step *places, uint32
     memset(memory, 0, width * sizeof *memory);
     for (uint64_t i = position > before ? position - before : 0; i < position; i++)
         embedding_next(e, &past, corpus_token(domain, (start + i) % n), own, memory, memory);
-    for (uint32_t t = first; t < last; t++) {
-        x->token_id[t] = corpus_token(domain, (start + places->position[t]) % n);
-        x->domain[t] = d;
-        x->sequence_id[t] = (uint32_t)(places->sequence[t] - base);
+    for (uint32_t t = first; t < last; t++)
         embedding_next(e, &past, x->token_id[t], x->own + t * width, t > first ? x->memory + (t - 1) * width : memory,
                        x->memory + t * width);
-    }
 }
 
 /* Where the step's runs of one sequence begin; the end is the last entry. Padding is a run that is not embedded. */
@@ -303,14 +361,19 @@ static void take_step(struct text *x, const struct batching_step *places)
 #pragma omp parallel for schedule(dynamic, 4)
     for (uint32_t r = 0; r < n_runs; r++) {
         const uint32_t first = x->run[r], last = x->run[r + 1];
-        if (!(places->padding && places->padding[first])) {
+        const bool padding = places->padding && places->padding[first];
+        const size_t bytes = (last - first) * width * sizeof *x->own;
+        if (!padding)
+            read_run(x, places, first, last);
+        else
+            for (uint32_t t = first; t < last; t++)
+                x->token_id[t] = x->sequence_id[t] = x->domain[t] = 0;
+        if (width && !padding)
             embed_run(x, places, first, last);
-            continue;
+        if (width && padding) {
+            memset(x->own + first * width, 0, bytes);
+            memset(x->memory + first * width, 0, bytes);
         }
-        memset(x->own + first * width, 0, (last - first) * width * sizeof *x->own);
-        memset(x->memory + first * width, 0, (last - first) * width * sizeof *x->memory);
-        for (uint32_t t = first; t < last; t++)
-            x->token_id[t] = x->sequence_id[t] = x->domain[t] = 0;
     }
 }
 
@@ -321,23 +384,30 @@ static double layer_share(const struct text *x, uint32_t layer)
     return share < 1 ? share : 1;
 }
 
+/* Hidden states of `layer`, mixed of what the tokens are and what came before them. */
+static void mix_hidden(struct text *x, uint32_t layer)
+{
+    const size_t width = x->embedding.d_model;
+    const uint32_t n_chunks = x->n_tokens / CHUNK_ROWS + (x->n_tokens % CHUNK_ROWS != 0);
+    const double share = layer_share(x, layer);
+#pragma omp parallel for schedule(static)
+    for (uint32_t chunk = 0; chunk < n_chunks; chunk++)
+        for (uint32_t t = chunk * CHUNK_ROWS; t < x->n_tokens && t < (chunk + 1) * CHUNK_ROWS; t++)
+            embedding_mix(&x->embedding, x->own + t * width, x->memory + t * width, share, x->scratch + chunk * width,
+                          x->hidden + t * width);
+}
+
 static enum moesim_status text_step(void *state, uint32_t step, uint32_t layer, struct moesim_batch *batch,
                                     struct moesim_error *err)
 {
     (void)err;
     struct text *x = state;
     const struct batching_step places = batching_step(x->batching, step);
-    const size_t width = x->embedding.d_model;
-    const uint32_t n_chunks = x->n_tokens / CHUNK_ROWS + (x->n_tokens % CHUNK_ROWS != 0);
-    const double share = layer_share(x, layer);
     if (x->last != step + 1ull)
         take_step(x, &places);
     x->last = step + 1ull;
-#pragma omp parallel for schedule(static)
-    for (uint32_t chunk = 0; chunk < n_chunks; chunk++)
-        for (uint32_t t = chunk * CHUNK_ROWS; t < x->n_tokens && t < (chunk + 1) * CHUNK_ROWS; t++)
-            embedding_mix(&x->embedding, x->own + t * width, x->memory + t * width, share, x->scratch + chunk * width,
-                          x->hidden + t * width);
+    if (x->hidden)
+        mix_hidden(x, layer);
     batch->n_tokens = x->n_tokens;
     batch->d_model = x->embedding.d_model;
     batch->hidden = x->hidden;
@@ -353,9 +423,49 @@ static void text_provenance(const void *state, char *text, size_t size)
     corpus_describe(&((const struct text *)state)->corpus, text, size);
 }
 
+static const char *text_domain_name(const void *state, uint32_t domain)
+{
+    return ((const struct text *)state)->corpus.domains[domain].name;
+}
+
+static double text_bytes_per_token(const void *state, uint32_t d)
+{
+    const struct corpus_domain *domain = &((const struct text *)state)->corpus.domains[d];
+    return (double)domain->n_bytes / (double)corpus_n_tokens(domain);
+}
+
+static size_t text_token_text(const void *state, uint32_t token_id, char *text, size_t size)
+{
+    const struct corpus *corpus = &((const struct text *)state)->corpus;
+    const uint8_t byte = (uint8_t)token_id;
+    const struct corpus_word word = corpus->word ? corpus->word[token_id] : (struct corpus_word){&byte, 1};
+    const size_t n = word.length < size ? word.length : size;
+    if (n)
+        memcpy(text, word.bytes, n);
+    return n;
+}
+
 static void text_finish(void *state)
 {
     word_vectors_close(&((struct text *)state)->vectors);
+}
+
+/* Only what training and validation ask for beyond shape() is tried. */
+static enum moesim_status text_fits(const void *params_, const struct moesim_workload_env *env_,
+                                    struct moesim_error *err)
+{
+    struct moesim_workload_env env = *env_;
+    struct text x = {.last = 0};
+    if (env.part == MOESIM_PART_ALL)
+        return MOESIM_OK;
+    env.d_model = 0;
+    env.arena = moesim_arena_create(0);
+    const enum moesim_status status =
+        env.arena ? text_init(&x, params_, &env, err) : moesim_fail(err, MOESIM_ENOMEM, "no memory to read the texts");
+    if (!status)
+        text_finish(&x);
+    moesim_arena_destroy(env.arena);
+    return status;
 }
 
 const struct moesim_workload moesim_workload_text = {
@@ -372,4 +482,8 @@ const struct moesim_workload moesim_workload_text = {
     .step = text_step,
     .provenance = text_provenance,
     .finish = text_finish,
+    .fits = text_fits,
+    .domain_name = text_domain_name,
+    .bytes_per_token = text_bytes_per_token,
+    .token_text = text_token_text,
 };

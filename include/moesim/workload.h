@@ -28,7 +28,12 @@ struct moesim_workload_shape {
     uint32_t top_k;    /* experts of a token in the data: the model's, where it does not say itself */
     bool more_experts; /* n_experts are those that the data names: the model may have more */
     bool any_model;    /* n_layers, n_experts and top_k are only what the model has where it does not say */
+    uint32_t sequence; /* tokens of one sequence, where batches hold one after the other; 0 = they do not */
+    double held_out;   /* share of its data that MOESIM_PART_VALIDATION draws from; 0 = it has no parts */
 };
+
+/* Which of its data an instance draws from; all but the first only where the shape's held_out is above 0. */
+enum moesim_part { MOESIM_PART_ALL, MOESIM_PART_TRAINING, MOESIM_PART_VALIDATION };
 
 /* What an instance is set up for. `n_columns` are the gate columns the router wants; the first n_experts of them
  * must not depend on it. */
@@ -38,9 +43,11 @@ struct moesim_workload_env {
     uint64_t seed;
     uint32_t n_layers, n_experts, n_columns, top_k;
     uint32_t n_tokens; /* of every step */
-    uint32_t d_model, n_devices;
+    uint32_t d_model;  /* 0 = nobody wants hidden states, and a workload that would make them leaves them NULL */
+    uint32_t n_devices;
     uint32_t n_optional_columns; /* trailing columns that are 0 where the data lacks them (noisy-topk on a file) */
     struct moesim_arena *arena;
+    uint32_t part; /* enum moesim_part */
 };
 
 struct moesim_workload {
@@ -65,6 +72,12 @@ struct moesim_workload {
     /* Whether the parameters fit what the instance would be set up for, of which n_columns and arena are not known yet;
      * asked before the first run of a study. NULL = they do, or init() tells. */
     enum moesim_status (*fits)(const void *params, const struct moesim_workload_env *env, struct moesim_error *err);
+    /* What training on its tokens needs to know; workloads whose shape has held_out above 0 have all three. A domain's
+     * name; the bytes of text that one of its tokens stands for, in the mean; the text of a token id, at most `size`
+     * bytes without a zero at their end, of which it returns how many. */
+    const char *(*domain_name)(const void *state, uint32_t domain);
+    double (*bytes_per_token)(const void *state, uint32_t domain);
+    size_t (*token_text)(const void *state, uint32_t token_id, char *text, size_t size);
 };
 
 #define MOESIM_WORKLOAD_HEAD                                                                                           \

@@ -72,6 +72,18 @@ static const char *write_texts(void)
     return list;
 }
 
+/* A text of write_texts as a string; the caller frees it. */
+static char *read_text(const char *name)
+{
+    char *text = malloc(TEXT_BYTES + 1);
+    FILE *file = fopen(folder_path(name), "rb");
+    cr_assert(text && file);
+    cr_assert_eq(fread(text, 1, TEXT_BYTES, file), TEXT_BYTES);
+    text[TEXT_BYTES] = '\0';
+    fclose(file);
+    return text;
+}
+
 static struct moesim_workload_env make_env(uint64_t seed, uint32_t n_layers, uint32_t n_tokens, uint32_t d_model)
 {
     return (struct moesim_workload_env){.seed = seed,
@@ -101,12 +113,7 @@ Test(text, batch_holds_sequences_of_the_files)
     cr_assert(shape.d_model == 0 && shape.n_tokens == 0 && shape.n_layers == 0);
     cr_assert_eq(instance_init(&w, make_env(4, 2, T, D)), MOESIM_OK, "%s", w.error.text);
 
-    char *english = malloc(TEXT_BYTES + 1);
-    FILE *file = fopen(folder_path("english.txt"), "rb");
-    cr_assert(english && file);
-    cr_assert_eq(fread(english, 1, TEXT_BYTES, file), TEXT_BYTES);
-    english[TEXT_BYTES] = '\0';
-    fclose(file);
+    char *english = read_text("english.txt");
     for (uint32_t step = 0; step < 3; step++) {
         const struct moesim_batch b = instance_step(&w, step, 0);
         cr_assert(b.n_tokens == T && b.d_model == D && !b.columns);
@@ -376,5 +383,100 @@ Test(text, routing_is_uneven_and_differs_by_domain)
         cr_assert_gt(between, 5 * within, "layer %u: %.4f bits between domains, %.4f within", layer, between, within);
         cr_assert_gt(between, 0.03, "layer %u: %.4f bits", layer, between);
     }
+    instance_destroy(&w);
+}
+
+/* Which text a piece is from, by its place: the texts are random enough for pieces of this length to be there once. */
+static const char *find_piece(const char *text, const struct moesim_batch *b, uint32_t first, uint32_t length)
+{
+    char piece[128] = {0};
+    for (uint32_t t = 0; t < length; t++)
+        piece[t] = (char)b->token_id[first + t];
+    return strstr(text, piece);
+}
+
+Test(text, validation_is_the_end_of_each_text_and_training_the_rest)
+{
+    enum { T = 960, SEQUENCE = 96 };
+    const char *files = write_texts();
+    char *english = read_text("english.txt");
+    const size_t border = TEXT_BYTES - (size_t)(0.25 * TEXT_BYTES);
+    for (uint32_t part = MOESIM_PART_TRAINING; part <= MOESIM_PART_VALIDATION; part++) {
+        struct instance w;
+        struct moesim_workload_env env = make_env(4, 1, T, 0);
+        env.part = part;
+        open_text(&w, SETTINGS("files", files, "sequence", "96", "held_out", "0.25"), env);
+        for (uint32_t step = 0; step < 40; step++) {
+            const struct moesim_batch b = instance_step(&w, step, 0);
+            cr_assert(!b.hidden && b.d_model == 0, "nobody asked for hidden states");
+            for (uint32_t first = 0; first < T; first += SEQUENCE) {
+                if (b.domain[first])
+                    continue;
+                const char *at = find_piece(english, &b, first, SEQUENCE);
+                cr_assert(at);
+                cr_assert(part == MOESIM_PART_TRAINING ? at + SEQUENCE <= english + border : at >= english + border,
+                          "part %u has bytes %zu to %zu of %d", part, (size_t)(at - english),
+                          (size_t)(at - english) + SEQUENCE, TEXT_BYTES);
+            }
+        }
+        instance_destroy(&w);
+    }
+    free(english);
+}
+
+Test(text, tokens_are_the_same_with_and_without_hidden_states)
+{
+    enum { T = 500 };
+    const char *const *settings = SETTINGS("files", write_texts(), "sequence", "64", "batching", "decode");
+    struct instance bare, embedded;
+    open_text(&bare, settings, make_env(4, 2, T, 0));
+    open_text(&embedded, settings, make_env(4, 2, T, 16));
+    for (uint32_t step = 0; step < 5; step++) {
+        const struct moesim_batch a = instance_step(&bare, step, 1), b = instance_step(&embedded, step, 1);
+        cr_assert_arr_eq(a.token_id, b.token_id, T * sizeof *a.token_id);
+        cr_assert_arr_eq(a.domain, b.domain, T * sizeof *a.domain);
+        cr_assert_arr_eq(a.sequence_id, b.sequence_id, T * sizeof *a.sequence_id);
+    }
+    instance_destroy(&bare);
+    instance_destroy(&embedded);
+}
+
+Test(text, a_part_shorter_than_a_sequence_is_refused)
+{
+    struct instance w;
+    struct moesim_error err;
+    const char *files = write_texts();
+    instance_create(&w, "text", SETTINGS("files", files, "sequence", "7000"));
+    struct moesim_workload_env env = make_env(4, 1, 14000, 32);
+    env.part = MOESIM_PART_TRAINING;
+    cr_assert_eq(w.workload->fits(w.params, &env, &err), MOESIM_OK);
+    env.part = MOESIM_PART_VALIDATION;
+    cr_assert_eq(w.workload->fits(w.params, &env, &err), MOESIM_EINVAL);
+    cr_assert(strstr(err.text, "english.txt has 60000 tokens, 6000 of them for validation, fewer than the 7000"), "%s",
+              err.text);
+    env.part = MOESIM_PART_ALL;
+    cr_assert_eq(w.workload->fits(w.params, &env, &err), MOESIM_OK, "a short text is repeated elsewhere");
+    moesim_arena_destroy(w.arena);
+}
+
+Test(text, names_of_domains_and_tokens)
+{
+    struct instance w;
+    char text[64];
+    open_text(&w, SETTINGS("files", write_texts()), make_env(4, 1, 64, 0));
+    cr_assert(strstr(w.workload->domain_name(w.state, 0), "english.txt"));
+    cr_assert_eq(w.workload->bytes_per_token(w.state, 0), 1);
+    cr_assert_eq(w.workload->token_text(w.state, 'q', text, sizeof text), 1);
+    cr_assert_eq(text[0], 'q');
+    instance_destroy(&w);
+
+    open_text(&w, SETTINGS("files", folder_write("few.txt", "one two two three three three", 29), "vocabulary", "word"),
+              make_env(4, 1, 64, 0));
+    cr_assert_eq(w.workload->bytes_per_token(w.state, 0), 29.0 / 6);
+    cr_assert_eq(w.workload->token_text(w.state, 1, text, sizeof text), 5);
+    cr_assert(!memcmp(text, "three", 5));
+    cr_assert_eq(w.workload->token_text(w.state, 2, text, 2), 2, "cut at the room that there is");
+    cr_assert(!memcmp(text, "tw", 2));
+    cr_assert_eq(w.workload->token_text(w.state, 0, text, sizeof text), 0, "all other words");
     instance_destroy(&w);
 }
