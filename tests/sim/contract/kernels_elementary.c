@@ -314,8 +314,14 @@ static void check_run(const struct rows_kernels *rows, const float *x, size_t st
     for (uint32_t e = 0; e < n; e++)
         before[e] = count[e] = e % 3;
     cr_assert(rows_can_run(&select));
-    const bool ran = rows->select_run(
-        &select, &(struct rows_run){x, stride, n_rows, expert, want_score ? score : NULL, count, slot});
+    const struct rows_run run = {.logits = x,
+                                 .stride = stride,
+                                 .n_rows = n_rows,
+                                 .expert = expert,
+                                 .score = want_score ? score : NULL,
+                                 .count = count,
+                                 .slot = slot};
+    const bool ran = rows->select_run(&select, &run);
     for (uint32_t t = 0; t < n_rows; t++) {
         const float *row = x + t * stride;
         uint32_t found = 0;
