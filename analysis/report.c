@@ -14,6 +14,7 @@
 #include "analysis/report_data.h"
 #include "analysis/report_page.h"
 #include "analysis/svg.h"
+#include "analysis/training.h"
 
 #include "canvas.gp.h"
 #include "job.gp.h"
@@ -21,11 +22,14 @@
 #include "style.gp.h"
 #include "text.gp.h"
 
-enum { N_FIGURES = 7, N_JOB_FILES = 11 };
+/* The figures of training come first, and only where there was some. */
+enum { N_TRAINING = 3, N_FIGURES = N_TRAINING + 7, N_JOB_FILES = 11 };
 
 /* All that a report holds while it is made. */
 struct report {
     struct report_data data;
+    struct training training;
+    const struct training *trained; /* NULL: nothing trained */
     struct analysis_comparison by_workload, overall;
     struct report_drawing drawing[N_FIGURES];
     struct gnuplot_file file[N_FIGURES][N_JOB_FILES];
@@ -54,6 +58,10 @@ static enum moesim_status read_all(struct report *report, struct results_store *
     if (!status)
         status =
             analysis_compare(store, options->study, options->baseline, metric, n, false, arena, &report->overall, err);
+    if (!status && training_any(data)) {
+        status = training_load(store, data, &report->training, err);
+        report->trained = &report->training;
+    }
     for (uint32_t r = 0; !status && r < data->n_routers; r++)
         if (!strcmp(data->router[r], report->overall.baseline))
             data->baseline = r;
@@ -62,8 +70,11 @@ static enum moesim_status read_all(struct report *report, struct results_store *
 
 static enum moesim_status lay_out(struct report *report, struct results_store *store, struct moesim_error *err)
 {
-    const struct figure_source source = {&report->data, &report->by_workload};
-    struct report_drawing *drawing = report->drawing;
+    const struct figure_source source = {&report->data, &report->by_workload, report->trained};
+    figure_loss(&report->drawing[0].figure, &source);
+    figure_settling(&report->drawing[1].figure, &source);
+    figure_specialisation(&report->drawing[2].figure, &source);
+    struct report_drawing *drawing = report->drawing + N_TRAINING;
     figure_imbalance(&drawing[0].figure, &source);
     figure_differences(&drawing[1].figure, &source);
     figure_step_time(&drawing[2].figure, &source);
@@ -72,7 +83,7 @@ static enum moesim_status lay_out(struct report *report, struct results_store *s
     figure_traffic(&drawing[5].figure, &source, store);
     figure_capacity(&drawing[6].figure, &source);
     for (uint32_t i = 0; i < N_FIGURES; i++)
-        if (drawing[i].figure.failed)
+        if (report->drawing[i].figure.failed)
             return no_memory(err);
     return MOESIM_OK;
 }
@@ -165,8 +176,9 @@ static enum moesim_status write_page(const struct report *report, const struct a
     const struct report_content content = {.data = &report->data,
                                            .by_workload = &report->by_workload,
                                            .overall = &report->overall,
-                                           .drawing = report->drawing,
-                                           .n_drawings = N_FIGURES,
+                                           .training = report->trained,
+                                           .drawing = report->drawing + (report->trained ? 0 : N_TRAINING),
+                                           .n_drawings = N_FIGURES - (report->trained ? 0 : N_TRAINING),
                                            .without_gnuplot = report->without_gnuplot,
                                            .version = options->version ? options->version : ""};
     char *text = NULL;

@@ -9,6 +9,7 @@
 #include "analysis/utf8.h"
 
 #include "page.css.h"
+#include "training.css.h"
 
 void report_html(FILE *out, const char *text)
 {
@@ -29,16 +30,18 @@ void report_html(FILE *out, const char *text)
     }
 }
 
-static void put_head(FILE *out, const struct report_data *data)
+static void put_head(FILE *out, const struct report_content *content)
 {
     fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
           "img-src data:\">\n"
           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>",
           out);
-    report_html(out, data->study);
+    report_html(out, content->data->study);
     fputs(" \u00b7 router comparison</title>\n<style>\n", out);
     fputs(page_css, out);
+    if (content->training)
+        fputs(training_css, out);
     fputs("</style>\n</head>\n<body>\n<main>\n", out);
 }
 
@@ -207,12 +210,14 @@ static void put_foot(FILE *out, const struct report_content *content)
 
 bool report_page(FILE *out, const struct report_content *content)
 {
-    put_head(out, content->data);
+    put_head(out, content);
     put_title(out, content);
     const uint32_t n = content->data->n_workloads;
     bool good = report_table(out, content, n > 1 ? n : 0, n > 1 ? n + 1 : 1);
     put_notes(out, content);
     put_figures(out, content);
+    if (content->training)
+        good = good && report_domains(out, content) && report_takers(out, content);
     put_absent(out, content);
     if (n > 1) {
         fputs("<h2>By workload</h2>\n", out);

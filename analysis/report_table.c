@@ -6,6 +6,8 @@
 
 #include "analysis/report_page.h"
 
+#define MAX_COLUMNS 5u /* that stand beside each other on a screen; the table of all metrics has the rest */
+
 /* How the values of a metric are shown. */
 struct scale {
     double factor;
@@ -143,10 +145,11 @@ static bool put_row(FILE *out, const struct report_content *content, const uint3
 
 uint32_t report_table_metrics(const struct report_data *data, uint32_t *metric)
 {
-    static const uint32_t wanted[] = {MOESIM_MAX_VIO, MOESIM_DROPPED_FRACTION, MOESIM_DEVICE_IMBALANCE,
-                                      MOESIM_TIME_LAYER, MOESIM_CPU_TIME_ROUTE};
+    static const uint32_t wanted[] = {MOESIM_BITS_PER_BYTE, MOESIM_MAX_VIO,          MOESIM_DROPPED_FRACTION,
+                                      MOESIM_TIME_STEP,     MOESIM_DEVICE_IMBALANCE, MOESIM_TIME_LAYER,
+                                      MOESIM_CPU_TIME_ROUTE};
     uint32_t n = 0;
-    for (uint32_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+    for (uint32_t i = 0; i < sizeof wanted / sizeof *wanted && n < MAX_COLUMNS; i++)
         if (report_has(data, wanted[i]))
             metric[n++] = wanted[i];
     return n;

@@ -113,7 +113,7 @@ static void print_plain(const struct kind_item *item)
     static const char *const kinds[] = {"counted", "modelled", "measured"};
     static const char *const betters[] = {"lower is better", "higher is better", "neither side is better"};
     static const char *const folds[] = {"mean over steps and layers", "total over steps and layers",
-                                        "median over steps and layers"};
+                                        "median over steps and layers", "last value, mean over layers"};
     if (m)
         printf("\nformula: %s\nunit:    %s\nkind:    %s; %s\nof a run: %s\ndefined: %s\n", m->formula, m->unit,
                kinds[m->kind], betters[m->better], folds[m->fold], m->defined);

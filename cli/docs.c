@@ -12,7 +12,7 @@
 static const char *const kind_word[] = {"counted", "modelled", "measured"};
 static const char *const better_word[] = {"lower", "higher", "neither"};
 static const char *const fold_word[] = {"mean over steps and layers", "total over steps and layers",
-                                        "median over steps and layers"};
+                                        "median over steps and layers", "last value, mean over layers"};
 
 static void print_escaped(const char *text)
 {

@@ -20,9 +20,10 @@ static const struct export_options defaults = {.format = "csv", .view = "runs"};
 static const struct cli_option options[] = {
     CLI_OPTION_WITH(struct export_options, format, "format", "F", "csv (default), json, jsonl or md",
                     .choices = "csv|json|jsonl|md"),
-    CLI_OPTION_WITH(struct export_options, view, "view", "V", "runs (default), compare or expert_load",
-                    .choices = "runs|compare|expert_load"),
-    CLI_OPTION(struct export_options, study, "study", "NAME", "only this study's runs (not for expert_load)"),
+    CLI_OPTION_WITH(struct export_options, view, "view", "V",
+                    "runs (default), compare, expert_load, domain_loss or specialisation",
+                    .choices = "runs|compare|expert_load|domain_loss|specialisation"),
+    CLI_OPTION(struct export_options, study, "study", "NAME", "only this study's runs (for runs and compare)"),
     CLI_OPTION(struct export_options, json, "json", NULL, "the same as --format json"),
     CLI_OPTION_END,
 };
@@ -79,8 +80,8 @@ static int export(const struct cli_call *call)
     struct results_store *store;
     struct results_query *query = NULL;
     struct moesim_error err;
-    if (o->study && strcmp(o->view, "expert_load") == 0)
-        return cli_fail(CLI_USAGE, "export: --study does not go with --view expert_load, whose rows have the run's id");
+    if (o->study && strcmp(o->view, "runs") != 0 && strcmp(o->view, "compare") != 0)
+        return cli_fail(CLI_USAGE, "export: --study does not go with --view %s, whose rows have the run's id", o->view);
     enum moesim_status status = results_open(call->args[0], RESULTS_READ, &store, &err);
     if (status)
         return cli_fail_status(status, &err);

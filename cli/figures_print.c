@@ -20,13 +20,10 @@ struct shown {
 };
 
 static const struct shown shown[] = {
-    {MOESIM_LOAD_CV, PLAIN, "load_cv", false},
-    {MOESIM_MAX_VIO, PLAIN, "max_vio", false},
-    {MOESIM_DROPPED_FRACTION, PERCENT, "dropped", false},
-    {MOESIM_DEAD_EXPERTS, PLAIN, "dead_experts", true},
-    {MOESIM_DEVICE_IMBALANCE, PLAIN, "dev_imb", false},
-    {MOESIM_TIME_LAYER, SECONDS, "t_layer", false},
-    {MOESIM_TOKENS_PER_SECOND, RATE, "tokens/s", false},
+    {MOESIM_BITS_PER_BYTE, PLAIN, "bits/byte", false},  {MOESIM_LOAD_CV, PLAIN, "load_cv", false},
+    {MOESIM_MAX_VIO, PLAIN, "max_vio", false},          {MOESIM_DROPPED_FRACTION, PERCENT, "dropped", false},
+    {MOESIM_DEAD_EXPERTS, PLAIN, "dead_experts", true}, {MOESIM_DEVICE_IMBALANCE, PLAIN, "dev_imb", false},
+    {MOESIM_TIME_LAYER, SECONDS, "t_layer", false},     {MOESIM_TOKENS_PER_SECOND, RATE, "tokens/s", false},
     {MOESIM_CPU_TIME_LAYER, SECONDS, "t_cpu", false},
 };
 #define N_SHOWN (sizeof shown / sizeof *shown)

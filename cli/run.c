@@ -10,6 +10,7 @@
 #include "cli/figures.h"
 #include "cli/file.h"
 #include "cli/message.h"
+#include "cli/model_sizes.h"
 #include "cli/print_table.h"
 #include "cli/progress.h"
 #include "cli/provenance.h"
@@ -168,6 +169,16 @@ static void tell_result(const struct run_options *o, const struct loaded_study *
             loaded->points[0]->router_spec);
 }
 
+/* Trainings that were stopped on their way, and where they are. */
+static void tell_unfinished(const struct loaded_study *loaded)
+{
+    char path[4096];
+    for (uint32_t i = 0; i < loaded->n_points; i++)
+        if (moesim_experiment_unfinished(loaded->points[i], path, sizeof path))
+            cli_note("the training of %s, seed %" PRIu64 ", goes on from %s", loaded->points[i]->router_spec,
+                     loaded->points[i]->seed, path);
+}
+
 /* The head line, the tables, or JSON. */
 static int show(const struct run_options *o, const struct loaded_study *loaded, const struct figures *figures,
                 const struct sweep_result *result)
@@ -264,6 +275,8 @@ static int run_in_store(const struct run_options *o, const struct study_source *
     if (exit == CLI_INTERRUPTED || exit == CLI_TERMINATED)
         cli_note("stopped; %u of %u runs are saved in %s, and the same command goes on from there",
                  result.n_before + result.n_done, loaded->n_points, o->db);
+    if (exit)
+        tell_unfinished(loaded);
     if (!exit && result.n_before && !o->quiet)
         cli_note("%u of %u runs were in %s already; --fresh runs them again", result.n_before, loaded->n_points, o->db);
     return exit ? exit : conclude(o, loaded, store, study, conditions, &result);
@@ -283,6 +296,8 @@ static int run_loaded(const struct run_options *o, const struct study_source *so
         struct sweep_options sweep = share_cores(o, loaded);
         exit = run_plan_print(loaded, o->db, &sweep, o->json);
     } else {
+        if (!status && !o->quiet)
+            model_sizes_print(loaded, stderr);
         if (!status)
             status = results_open(o->db, RESULTS_WRITE, &store, &err);
         if (!status)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/message.h"
+#include "cli/model_sizes.h"
 #include "cli/print_table.h"
 #include "cli/progress.h"
 #include "sim/experiment/experiment.h"
@@ -160,6 +161,7 @@ int run_plan_print(const struct loaded_study *loaded, const char *db, const stru
         good = table && print_table(table, PRINT_TABLE);
         print_table_destroy(table);
         print_totals(loaded, &plan, options);
+        model_sizes_print(loaded, stdout);
     }
     free(plan.state);
     if (status)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/message.h"
 #include "cli/progress.h"
@@ -58,6 +59,14 @@ static bool is_due(struct sweep *s, enum results_state state)
     return s->options->retry_failed;
 }
 
+/* What is run anew does not go on from what was left of the run before. */
+static void forget_unfinished(const struct sweep *s, const struct moesim_point *point)
+{
+    char path[4096];
+    if (s->options->fresh && moesim_experiment_unfinished(point, path, sizeof path))
+        unlink(path);
+}
+
 /* Runs of one routing are adjacent among the points, hence among those that are due. */
 static enum moesim_status plan_groups(struct sweep *s, struct moesim_error *err)
 {
@@ -76,6 +85,7 @@ static enum moesim_status plan_groups(struct sweep *s, struct moesim_error *err)
         hash = s->loaded->points[i]->route_hash;
         s->group[s->n_groups - 1].n++;
         s->todo[s->n_todo++] = i;
+        forget_unfinished(s, s->loaded->points[i]);
     }
     free(state);
     return status;

@@ -18,6 +18,7 @@
 
 #define MAX_MESSAGE (UINT64_C(1) << 31)
 #define LINE 256
+#define SAVING_S 60 /* that a stopped training has to end its step and save its model */
 
 struct worker {
     pid_t pid;           /* 0 = none */
@@ -64,14 +65,19 @@ static void close_pipes(struct worker *w)
     w->pid = 0;
 }
 
-/* Lets an idle worker end by itself. */
-static void dismiss(struct worker *w)
+/* Lets a worker end by itself: an idle one, or one that saves a training. */
+static void dismiss(struct worker *w, double seconds)
 {
     bool late;
     close(w->to);
-    process_wait(w->pid, 2, &late);
+    process_wait(w->pid, seconds, &late);
     w->to = -1;
     close_pipes(w);
+}
+
+static bool is_training(const struct worker_pool *pool, const struct worker *w)
+{
+    return w->pid && w->n_left && pool->setup.points[w->point[0]]->mode == MOESIM_MODE_TRAIN;
 }
 
 void worker_pool_destroy(struct worker_pool *pool)
@@ -81,9 +87,12 @@ void worker_pool_destroy(struct worker_pool *pool)
     for (uint32_t i = 0; i < pool->n; i++) {
         struct worker *w = &pool->worker[i];
         if (w->pid && w->n_left)
-            kill(w->pid, SIGKILL);
+            kill(w->pid, is_training(pool, w) ? SIGTERM : SIGKILL);
+    }
+    for (uint32_t i = 0; i < pool->n; i++) {
+        struct worker *w = &pool->worker[i];
         if (w->pid)
-            dismiss(w);
+            dismiss(w, is_training(pool, w) ? SAVING_S : 2);
         free(w->answered);
     }
     free(pool);
@@ -189,7 +198,7 @@ enum moesim_status worker_pool_send(struct worker_pool *pool, const uint32_t *po
     struct worker *w = idle_worker(pool);
     enum moesim_status status = MOESIM_OK;
     if (w->pid && pool->setup.points[point[0]]->router->plugin)
-        dismiss(w);
+        dismiss(w, 2);
     if (!w->pid)
         status = start(pool, w, err);
     size_t room = 32 + (size_t)n * 32, used = 0;
@@ -328,7 +337,7 @@ static bool next_message(struct worker *w, struct worker_event *event)
     if (--w->n_left == 0) {
         w->deadline_s = 0;
         if (w->once)
-            dismiss(w);
+            dismiss(w, 2);
     }
     return true;
 }

@@ -40,7 +40,7 @@ struct worker_pool;
 /* Texts of `setup` are borrowed. Workers start when they are needed. */
 MOESIM_MUST_CHECK enum moesim_status worker_pool_create(const struct worker_setup *setup, struct worker_pool **pool,
                                                         struct moesim_error *err);
-/* Workers that are busy are killed; NULL is allowed. */
+/* Workers that are busy are killed, but for trainings, which save themselves first; NULL is allowed. */
 void worker_pool_destroy(struct worker_pool *pool);
 
 bool worker_pool_has_room(const struct worker_pool *pool);

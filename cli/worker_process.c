@@ -13,6 +13,7 @@
 #include "cli/message.h"
 #include "cli/process.h"
 #include "cli/recorder.h"
+#include "cli/stop.h"
 #include "cli/study_source.h"
 #include "cli/verbs.h"
 #include "sim/experiment/experiment.h"
@@ -87,7 +88,7 @@ static enum moesim_status step_to_end(struct moesim_experiment *experiment, cons
     struct recorder *recorder = NULL;
     struct moesim_routed routed;
     enum moesim_status status = record ? recorder_open(record, &recorder, err) : MOESIM_OK;
-    while (!status && !moesim_experiment_done(experiment)) {
+    while (!status && !moesim_experiment_done(experiment) && !stop_signal()) {
         status = moesim_experiment_step_layer(experiment, &routed, err);
         if (!status && recorder)
             status = recorder_add(recorder, &routed, err);
@@ -99,13 +100,29 @@ static enum moesim_status step_to_end(struct moesim_experiment *experiment, cons
     return status ? status : closed;
 }
 
+/* A training that is told to stop ends its step first, and is kept. */
+static enum moesim_status stop_training(struct moesim_experiment *experiment, struct moesim_error *err)
+{
+    struct moesim_routed routed;
+    enum moesim_status status = MOESIM_OK;
+    while (!status && !moesim_experiment_can_save(experiment))
+        status = moesim_experiment_step_layer(experiment, &routed, err);
+    if (!status)
+        status = moesim_experiment_save(experiment, err);
+    return status ? status : moesim_fail(err, MOESIM_ESTOP, "stopped");
+}
+
 static enum moesim_status step_all(const struct moesim_point *const *points, uint32_t n, uint64_t memory,
                                    const char *record, struct moesim_experiment **experiment,
                                    struct moesim_outcome *outcomes, struct moesim_error *err)
 {
     enum moesim_status status = moesim_experiment_create(points, n, memory, experiment, err);
+    if (!status && points[0]->mode == MOESIM_MODE_TRAIN)
+        stop_watch();
     if (!status)
         status = step_to_end(*experiment, record, err);
+    if (!status && !moesim_experiment_done(*experiment))
+        status = stop_training(*experiment, err);
     return status ? status : moesim_experiment_finish(*experiment, outcomes, err);
 }
 
@@ -114,7 +131,7 @@ struct packed {
     size_t size;
 };
 
-/* Runs the group and answers for every point of it; false when nobody listens. */
+/* Runs the group and answers for every point of it; false when nobody listens any more. */
 static bool run_group(struct channel *channel, const struct loaded_study *loaded, const uint32_t *index, uint32_t n,
                       uint64_t memory, const char *record)
 {
@@ -131,7 +148,7 @@ static bool run_group(struct channel *channel, const struct loaded_study *loaded
     for (uint32_t i = 0; !status && packed && i < n; i++)
         packed[i].bytes = moesim_outcome_pack(&outcomes[i], &packed[i].size);
     moesim_experiment_destroy(experiment); /* before the answer: a router that falls in finish() has failed */
-    bool heard = true;
+    bool heard = status != MOESIM_ESTOP;
     for (uint32_t i = 0; heard && i < n; i++)
         heard = packed && packed[i].bytes
                     ? answer(channel, "outcome", index[i], packed[i].bytes, packed[i].size)

@@ -29,6 +29,11 @@ static const char *const statement_sql[RESULTS_N_STATEMENTS] = {
     [RESULTS_INSERT_SERIES] = "INSERT INTO series VALUES (?1, ?2, ?3, ?4, ?5)",
     [RESULTS_INSERT_LOAD] = "INSERT INTO expert_load VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [RESULTS_INSERT_TRAFFIC] = "INSERT INTO traffic (run, source, target, bytes, unit) VALUES (?1, ?2, ?3, ?4, ?5)",
+    /* Names come from files and vocabularies: of two that are spelled alike the first stays, and the run with it. */
+    [RESULTS_INSERT_DOMAIN_LOSS] = "INSERT INTO domain_loss VALUES (?1, ?2, ?3, ?4, ?5)"
+                                   " ON CONFLICT (run, step, domain) DO NOTHING",
+    [RESULTS_INSERT_SPECIALISATION] = "INSERT INTO specialisation VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+                                      " ON CONFLICT (run, layer, kind, subject) DO NOTHING",
     [RESULTS_HASH_RUN] = "SELECT hash, seed, pairing, state, params FROM run WHERE id = ?1",
     [RESULTS_HASH_PARAMS] = "SELECT path, value, number FROM run_param WHERE run = ?1 ORDER BY path",
     /* By name: ids differ between files. */
@@ -41,6 +46,10 @@ static const char *const statement_sql[RESULTS_N_STATEMENTS] = {
                           " WHERE run = ?1 ORDER BY window, layer",
     [RESULTS_HASH_TRAFFIC] = "SELECT source, target, bytes, unit FROM traffic WHERE run = ?1"
                              " ORDER BY source, target, unit",
+    [RESULTS_HASH_DOMAIN_LOSS] = "SELECT step, domain, tokens, bits_per_byte FROM domain_loss WHERE run = ?1"
+                                 " ORDER BY step, domain",
+    [RESULTS_HASH_SPECIALISATION] = "SELECT layer, kind, subject, tokens, assigned FROM specialisation WHERE run = ?1"
+                                    " ORDER BY layer, kind, subject",
 };
 
 enum moesim_status results_fail(struct results_store *store, struct moesim_error *err, const char *action)

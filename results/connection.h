@@ -26,18 +26,23 @@ enum results_statement {
     RESULTS_INSERT_SERIES,
     RESULTS_INSERT_LOAD,
     RESULTS_INSERT_TRAFFIC,
+    RESULTS_INSERT_DOMAIN_LOSS,
+    RESULTS_INSERT_SPECIALISATION,
     RESULTS_HASH_RUN, /* the first of the statements whose rows the row hash covers */
     RESULTS_HASH_PARAMS,
     RESULTS_HASH_SUMMARY,
     RESULTS_HASH_SERIES,
     RESULTS_HASH_LOAD,
-    RESULTS_HASH_TRAFFIC, /* the last of them */
+    RESULTS_HASH_TRAFFIC,
+    RESULTS_HASH_DOMAIN_LOSS,    /* the first of a table that version 3 brought */
+    RESULTS_HASH_SPECIALISATION, /* the last of them */
     RESULTS_N_STATEMENTS,
 };
 
 struct results_store {
     sqlite3 *db;
-    char *path; /* for messages */
+    char *path;       /* for messages */
+    uint32_t version; /* of the file's schema; older than this program's only for a reader */
     sqlite3_stmt *statement[RESULTS_N_STATEMENTS];
     int64_t metric[MOESIM_N_METRICS]; /* the file's id of each metric of this program; 0 = it has none */
 };

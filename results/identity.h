@@ -10,9 +10,9 @@
 
 /* "MoEs" in ASCII, and the version of schema.sql. */
 #define RESULTS_APPLICATION_ID 0x4d6f4573
-#define RESULTS_SCHEMA_VERSION 2
+#define RESULTS_SCHEMA_VERSION 3
 #define RESULTS_OLDEST_VERSION 1 /* that is still read, and brought up to date when it is opened for writing */
-#define RESULTS_VERSION_SQL "PRAGMA user_version = 2"
+#define RESULTS_VERSION_SQL "PRAGMA user_version = 3"
 #define RESULTS_IDENTITY_SQL "PRAGMA application_id = 0x4d6f4573; " RESULTS_VERSION_SQL
 
 /* Refuses what cannot be a database of ours, without changing it: a directory, a device, a file of another kind,

@@ -9,8 +9,10 @@
 static const char *const kinds[] = {
     [MOESIM_COUNTED] = "counted", [MOESIM_MODELLED] = "modelled", [MOESIM_MEASURED] = "measured"};
 static const char *const sides[] = {[MOESIM_LOWER] = "lower", [MOESIM_HIGHER] = "higher", [MOESIM_NEITHER] = "neither"};
-static const char *const folds[] = {
-    [MOESIM_FOLD_MEAN] = "mean", [MOESIM_FOLD_TOTAL] = "total", [MOESIM_FOLD_MEDIAN] = "median"};
+static const char *const folds[] = {[MOESIM_FOLD_MEAN] = "mean",
+                                    [MOESIM_FOLD_TOTAL] = "total",
+                                    [MOESIM_FOLD_MEDIAN] = "median",
+                                    [MOESIM_FOLD_LAST] = "last"};
 
 /* The texts of a metric's row, in the order of the table's columns after id. */
 #define N_TEXTS 6

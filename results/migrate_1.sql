@@ -12,6 +12,3 @@ CREATE TABLE traffic (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO traffic SELECT run, source, target, unit, bytes FROM traffic_1;
 DROP TABLE traffic_1;
-
-DROP INDEX run_param_by_value;
-CREATE INDEX run_param_by_router ON run_param (value) WHERE path = 'router';

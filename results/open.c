@@ -17,6 +17,7 @@
 
 #include "results/identity.h"
 #include "migrate_1.sql.h"
+#include "migrate_2.sql.h"
 #include "schema.sql.h"
 #include "views.sql.h"
 
@@ -134,8 +135,8 @@ static enum moesim_status set_up(struct results_store *store, struct moesim_erro
     return status;
 }
 
-/* Brings a file of an older version up to date, or finds that somebody just did. */
-static enum moesim_status migrate(struct results_store *store, struct moesim_error *err)
+/* Inside the write lock, which finds out whether somebody just did it. */
+static enum moesim_status migrate_locked(struct results_store *store, struct moesim_error *err)
 {
     if (!results_begin(store))
         return results_fail(store, err, "bring up to date");
@@ -144,6 +145,8 @@ static enum moesim_status migrate(struct results_store *store, struct moesim_err
     enum moesim_status status = results_check_identity(store, &empty, &version, err);
     if (status == MOESIM_OK && version == 1)
         status = run_script(store, migrate_1_sql, "bring up to date", err);
+    if (status == MOESIM_OK && version <= 2)
+        status = run_script(store, migrate_2_sql, "bring up to date", err);
     if (status == MOESIM_OK)
         status = run_script(store, views_sql, "bring up to date", err);
     if (status == MOESIM_OK)
@@ -154,6 +157,16 @@ static enum moesim_status migrate(struct results_store *store, struct moesim_err
         status = results_fail(store, err, "bring up to date");
     results_rollback(store);
     return status;
+}
+
+/* Brings a file of an older version up to date. A table that others refer to is made anew, which foreign keys would
+ * not allow; they cannot be switched inside a transaction. */
+static enum moesim_status migrate(struct results_store *store, struct moesim_error *err)
+{
+    enum moesim_status status = run_script(store, "PRAGMA foreign_keys = OFF", "bring up to date", err);
+    if (status == MOESIM_OK)
+        status = migrate_locked(store, err);
+    return status == MOESIM_OK ? run_script(store, "PRAGMA foreign_keys = ON", "bring up to date", err) : status;
 }
 
 static enum moesim_status prepare_writer(struct results_store *store, struct moesim_error *err)
@@ -167,6 +180,7 @@ static enum moesim_status prepare_writer(struct results_store *store, struct moe
         status = set_up(store, err);
     else if (status == MOESIM_OK && version < RESULTS_SCHEMA_VERSION)
         status = migrate(store, err);
+    store->version = RESULTS_SCHEMA_VERSION;
     if (status == MOESIM_OK)
         status = run_script(store, "PRAGMA journal_mode = WAL", "switch on its log", err);
     return status == MOESIM_OK ? results_sync_metrics(store, false, err) : status;
@@ -203,7 +217,6 @@ static enum moesim_status open_writer(struct results_store *store, struct moesim
 static enum moesim_status open_reader(struct results_store *store, struct moesim_error *err)
 {
     bool empty = false;
-    uint32_t version;
     enum moesim_status status = results_check_file(store->path, false, err);
     if (status == MOESIM_OK)
         status = connect_reader(store, err);
@@ -212,7 +225,7 @@ static enum moesim_status open_reader(struct results_store *store, struct moesim
     if (status == MOESIM_OK)
         status = run_script(store, "PRAGMA query_only = ON", "open", err);
     if (status == MOESIM_OK)
-        status = results_check_identity(store, &empty, &version, err);
+        status = results_check_identity(store, &empty, &store->version, err);
     if (status == MOESIM_OK && empty)
         status =
             moesim_fail(err, MOESIM_EIO, "%s: the database is empty; fill it with 'moesim run' first", store->path);

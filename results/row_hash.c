@@ -29,24 +29,37 @@ static uint64_t hash_value(uint64_t hash, sqlite3_stmt *row, int column)
     return size ? moesim_hash(hash, bytes, (size_t)size) : hash;
 }
 
+/* The rows of one table. A table that came with version 3 counts only where a run has rows in it, so that the hashes of
+ * older runs stay. */
+static bool hash_rows(struct results_store *store, enum results_statement which, int64_t run, uint64_t *hash)
+{
+    sqlite3_stmt *rows = results_prepared(store, which);
+    if (!rows)
+        return false;
+    sqlite3_bind_int64(rows, 1, run);
+    const unsigned char tag = (unsigned char)(which - RESULTS_HASH_RUN);
+    bool tagged = which < RESULTS_HASH_DOMAIN_LOSS;
+    if (tagged)
+        *hash = moesim_hash(*hash, &tag, 1);
+    int code;
+    while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
+        if (!tagged)
+            *hash = moesim_hash(*hash, &tag, 1);
+        tagged = true;
+        for (int i = 0; i < sqlite3_column_count(rows); i++)
+            *hash = hash_value(*hash, rows, i);
+    }
+    sqlite3_reset(rows);
+    return code == SQLITE_DONE;
+}
+
 bool results_row_hash(struct results_store *store, int64_t run, uint64_t *hash)
 {
+    const int last = store->version < 3 ? RESULTS_HASH_TRAFFIC : RESULTS_HASH_SPECIALISATION;
     *hash = MOESIM_HASH_START;
-    for (int which = RESULTS_HASH_RUN; which <= RESULTS_HASH_TRAFFIC; which++) {
-        sqlite3_stmt *rows = results_prepared(store, (enum results_statement)which);
-        if (!rows)
+    for (int which = RESULTS_HASH_RUN; which <= last; which++)
+        if (!hash_rows(store, (enum results_statement)which, run, hash))
             return false;
-        sqlite3_bind_int64(rows, 1, run);
-        const unsigned char tag = (unsigned char)(which - RESULTS_HASH_RUN);
-        *hash = moesim_hash(*hash, &tag, 1);
-        int code;
-        while ((code = sqlite3_step(rows)) == SQLITE_ROW)
-            for (int i = 0; i < sqlite3_column_count(rows); i++)
-                *hash = hash_value(*hash, rows, i);
-        sqlite3_reset(rows);
-        if (code != SQLITE_DONE)
-            return false;
-    }
     return true;
 }
 

@@ -1,4 +1,4 @@
--- moesim.db, version 2. The tables, which may change with user_version; other tools rely on the views of views.sql. A
+-- moesim.db, version 3. The tables, which may change with user_version; other tools rely on the views of views.sql. A
 -- not-a-number is NULL. Hashes are 16 hexadecimal digits.
 
 -- A study: one configuration without its seeds.
@@ -57,7 +57,7 @@ CREATE TABLE metric (
     unit TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('counted', 'modelled', 'measured')),
     better TEXT NOT NULL CHECK (better IN ('lower', 'higher', 'neither')),
-    fold TEXT NOT NULL CHECK (fold IN ('mean', 'total', 'median')),
+    fold TEXT NOT NULL CHECK (fold IN ('mean', 'total', 'median', 'last')),
     meaning TEXT NOT NULL
 ) STRICT;
 
@@ -111,4 +111,26 @@ CREATE TABLE traffic (
                                        'leaf_down')),
     bytes REAL NOT NULL,
     PRIMARY KEY (run, source, target, unit)
+) STRICT, WITHOUT ROWID;
+
+-- Mode train: the held-out text of each domain, by the step of the validation.
+CREATE TABLE domain_loss (
+    run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+    step INTEGER NOT NULL,
+    domain TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    bits_per_byte REAL,
+    PRIMARY KEY (run, step, domain)
+) STRICT, WITHOUT ROWID;
+
+-- Mode train: where the last validation sent the tokens of a domain, and the appearances of each of the most frequent
+-- token ids (subject is what the token stands for); assigned is a JSON array of pairs by expert, before capacity.
+CREATE TABLE specialisation (
+    run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+    layer INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('domain', 'token')),
+    subject TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    assigned TEXT NOT NULL,
+    PRIMARY KEY (run, layer, kind, subject)
 ) STRICT, WITHOUT ROWID;

@@ -4,6 +4,8 @@ DROP VIEW IF EXISTS v_runs; -- on v_run_params; made again when the file's metri
 DROP VIEW IF EXISTS v_run_params;
 DROP VIEW IF EXISTS v_compare;
 DROP VIEW IF EXISTS v_expert_load;
+DROP VIEW IF EXISTS v_domain_loss;
+DROP VIEW IF EXISTS v_specialisation;
 
 -- One row a run. v_runs, made when the file is opened for writing, is this and one column a metric.
 CREATE VIEW v_run_params AS
@@ -48,3 +50,11 @@ CREATE VIEW v_expert_load AS
 SELECT l.run, l.window, l.layer, a.key AS expert, a.value AS assigned, k.value AS kept, l.first_step, l.n_steps
 FROM expert_load l, json_each(l.assigned) a, json_each(l.kept) k
 WHERE k.key = a.key;
+
+-- Bits per byte of each domain's held-out text over training.
+CREATE VIEW v_domain_loss AS SELECT run, step, domain, tokens, bits_per_byte FROM domain_loss;
+
+-- specialisation unpacked: one row a run, layer, subject and expert.
+CREATE VIEW v_specialisation AS
+SELECT s.run, s.layer, s.kind, s.subject, s.tokens, a.key AS expert, a.value AS assigned
+FROM specialisation s, json_each(s.assigned) a;

@@ -239,6 +239,42 @@ static bool insert_traffic(struct results_store *store, const struct moesim_outc
     return done;
 }
 
+static bool insert_domain_losses(struct results_store *store, const struct moesim_outcome *outcome, int64_t id)
+{
+    sqlite3_stmt *insert = outcome->n_domain_losses ? results_prepared(store, RESULTS_INSERT_DOMAIN_LOSS) : NULL;
+    bool done = insert || !outcome->n_domain_losses;
+    for (uint64_t i = 0; done && i < outcome->n_domain_losses; i++) {
+        const struct moesim_domain_loss *loss = &outcome->domain_loss[i];
+        sqlite3_bind_int64(insert, 1, id);
+        sqlite3_bind_int64(insert, 2, loss->step);
+        bind_text(insert, 3, loss->domain);
+        sqlite3_bind_int64(insert, 4, (int64_t)loss->tokens);
+        sqlite3_bind_double(insert, 5, loss->bits_per_byte);
+        done = results_step_done(insert);
+    }
+    return done;
+}
+
+/* specialisation.kind, by enum moesim_subject; schema.sql lists them too. */
+static const char *const subject_kind[MOESIM_N_SUBJECTS] = {"domain", "token"};
+
+static bool insert_specialisations(struct results_store *store, const struct moesim_outcome *outcome, int64_t id)
+{
+    sqlite3_stmt *insert = outcome->n_specialisations ? results_prepared(store, RESULTS_INSERT_SPECIALISATION) : NULL;
+    bool done = insert || !outcome->n_specialisations;
+    for (uint64_t i = 0; done && i < outcome->n_specialisations; i++) {
+        const struct moesim_specialisation *s = &outcome->specialisation[i];
+        sqlite3_bind_int64(insert, 1, id);
+        sqlite3_bind_int64(insert, 2, s->layer);
+        bind_text(insert, 3, subject_kind[s->kind]);
+        bind_text(insert, 4, s->subject);
+        sqlite3_bind_int64(insert, 5, (int64_t)s->tokens);
+        bind_counts(insert, 6, s->assigned, s->n_experts);
+        done = results_step_done(insert);
+    }
+    return done;
+}
+
 static bool delete_run(struct results_store *store, int64_t id)
 {
     sqlite3_stmt *remove = results_prepared(store, RESULTS_DELETE_RUN);
@@ -283,7 +319,8 @@ static bool seal_run(struct results_store *store, int64_t id)
 static bool insert_outcome(struct results_store *store, const struct moesim_outcome *outcome, int64_t id)
 {
     return insert_summaries(store, outcome, id) && insert_series(store, outcome, id) &&
-           insert_loads(store, outcome, id) && insert_traffic(store, outcome, id);
+           insert_loads(store, outcome, id) && insert_traffic(store, outcome, id) &&
+           insert_domain_losses(store, outcome, id) && insert_specialisations(store, outcome, id);
 }
 
 /* The work of results_write inside its transaction. */

@@ -13,6 +13,7 @@
 
 #include "analysis/compare.h"
 #include "analysis/report_data.h"
+#include "analysis/training.h"
 
 #define FIGURE_WIDTH 680.0
 #define FIGURE_EDGE 14.0 /* free border */
@@ -58,6 +59,7 @@ struct figure {
 struct figure_source {
     const struct report_data *data;
     const struct analysis_comparison *comparison; /* by workload */
+    const struct training *training;              /* NULL: nothing trained */
 };
 
 /* ---- the figures ---- */
@@ -68,6 +70,11 @@ void figure_capacity(struct figure *figure, const struct figure_source *source);
 void figure_balance_cost(struct figure *figure, const struct figure_source *source);
 void figure_step_time(struct figure *figure, const struct figure_source *source);
 void figure_differences(struct figure *figure, const struct figure_source *source);
+
+/* Of training; without it they have no data. */
+void figure_loss(struct figure *figure, const struct figure_source *source);
+void figure_settling(struct figure *figure, const struct figure_source *source);
+void figure_specialisation(struct figure *figure, const struct figure_source *source);
 
 /* ---- drawing ---- */
 

@@ -7,15 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analysis/figures/figure.h"
+#include "analysis/figures/heat_scale.h"
 
 #include "heat.gp.h"
 
 #define MAX_STRIPS 8u
 #define HEAD_HEIGHT 22.0
 #define LEFT 74.0
-#define SCALE_STEPS 128
-#define LOAD_LOW -3.0 /* an eighth of an even share, or less */
+#define SCALE_LEFT 150.0 /* beside its title */
 
 /* The counts of one run: [n_windows][n_experts]. */
 struct loads {
@@ -115,16 +114,6 @@ static void collect(struct heat *heat, const struct report_data *data, struct re
     }
 }
 
-/* Writes one cell `repeat` times: log2 of the load over an even share, within the scale. */
-static void put_cell(FILE *out, double load, double share, double high, uint32_t repeat, bool first)
-{
-    double value = LOAD_LOW;
-    if (share > 0.0 && load > 0.0)
-        value = fmin(fmax(log2(load / share), LOAD_LOW), high);
-    for (uint32_t i = 0; i < repeat; i++)
-        fprintf(out, "%s%.4g", first && i == 0 ? "" : "\t", value);
-}
-
 static void put_strip(FILE *out, const struct loads *loads, double high)
 {
     const uint32_t repeat_x = loads->n_experts > 1 ? 1 : 2, repeat_y = loads->n_windows > 1 ? 1 : 2;
@@ -134,7 +123,7 @@ static void put_strip(FILE *out, const struct loads *loads, double high)
         for (uint32_t e = 0; e < loads->n_experts; e++)
             sum += count[e];
         for (uint32_t e = 0; e < loads->n_experts; e++)
-            put_cell(out, count[e], sum / loads->n_experts, high, repeat_x, e == 0);
+            heat_scale_cell(out, count[e], sum / loads->n_experts, high, repeat_x, e == 0);
         fputc('\n', out);
     }
     fputs("\n\n", out);
@@ -162,33 +151,6 @@ static double busiest(const struct loads *loads, uint32_t *idle)
             most = fmax(most, top * loads->n_experts / sum);
     }
     return most;
-}
-
-static void put_scale(struct figure *figure, struct figure_panel *panel, double y, double high)
-{
-    static const char *const below[] = {"\u22641/8", "1/4", "1/2"};
-    *panel = (struct figure_panel){.left = LEFT + 150.0,
-                                   .right = FIGURE_WIDTH - FIGURE_EDGE - 44.0,
-                                   .top = y,
-                                   .bottom = y + 10.0,
-                                   .x_low = -0.5,
-                                   .x_high = SCALE_STEPS - 0.5,
-                                   .y_low = 0.5,
-                                   .y_high = -0.5};
-    for (uint32_t row = 0; figure->stream[FIGURE_MARKS] && row < 2; row++) {
-        for (uint32_t i = 0; i < SCALE_STEPS; i++)
-            fprintf(figure->stream[FIGURE_MARKS], "%s%.4g", i ? "\t" : "",
-                    LOAD_LOW + (high - LOAD_LOW) * i / (SCALE_STEPS - 1));
-        fputc('\n', figure->stream[FIGURE_MARKS]);
-    }
-    figure_text(figure, FIGURE_LEFT, FIGURE_EDGE, y + 5.0, FIGURE_SOFT_INK, 0.0, "load over an even share");
-    for (int power = (int)LOAD_LOW; power <= (int)high; power++) {
-        char text[24];
-        snprintf(text, sizeof text, "%d\u00d7", power >= 0 ? 1 << power : 0);
-        figure_text(figure, FIGURE_MIDDLE,
-                    panel->left + (panel->right - panel->left) * (power - LOAD_LOW) / (high - LOAD_LOW), y + 21.0,
-                    FIGURE_SOFT_INK, 0.0, power < 0 ? below[power + 3] : text);
-    }
 }
 
 static void put_repeats(struct figure *figure, const struct heat *heat)
@@ -254,7 +216,7 @@ void figure_heat(struct figure *figure, const struct figure_source *source, stru
         uint32_t idle;
         most = fmax(most, busiest(&heat.loads[i], &idle));
     }
-    const double high = fmin(ceil(log2(most)), 5.0);
+    const double high = heat_scale_high(most);
     char workload[300], subtitle[500];
     figure_clean(workload, sizeof workload, data->workload[heat.workload], FIGURE_FONT, 330.0);
     snprintf(subtitle, sizeof subtitle, "workload %s \u00b7 seed %" PRId64 " \u00b7 layer %u", workload,
@@ -265,10 +227,10 @@ void figure_heat(struct figure *figure, const struct figure_source *source, stru
     y += 42.0;
     figure_text(figure, FIGURE_MIDDLE, (LEFT + FIGURE_WIDTH - FIGURE_EDGE) / 2, y - 10.0, FIGURE_SOFT_INK, 0.0,
                 "expert");
-    put_scale(figure, &panel[heat.n], y + 10.0, high);
+    heat_scale_put(figure, &panel[heat.n], LEFT + SCALE_LEFT, y + 10.0, high);
     figure_panels(figure, panel, heat.n + 1);
     put_repeats(figure, &heat);
-    figure_set(figure, "LOAD_LOW", LOAD_LOW);
+    figure_set(figure, "LOAD_LOW", HEAT_SCALE_LOW);
     figure_set(figure, "LOAD_HIGH", high);
     figure_caption(
         figure, data,

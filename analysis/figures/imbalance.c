@@ -100,12 +100,19 @@ void figure_imbalance(struct figure *figure, const struct figure_source *source)
     figure_end(figure, rows.height);
 }
 
+/* The metric whose differences are drawn: what was learned, where anything was. */
+static uint32_t compared(const struct report_data *data)
+{
+    return report_has(data, MOESIM_BITS_PER_BYTE) ? MOESIM_BITS_PER_BYTE : MOESIM_MAX_VIO;
+}
+
 static const struct analysis_difference *find(const struct figure_source *source, uint32_t workload, uint32_t router)
 {
     const struct analysis_comparison *comparison = source->comparison;
+    const uint32_t metric = compared(source->data);
     for (uint32_t i = 0; i < comparison->n_differences; i++) {
         const struct analysis_difference *d = &comparison->difference[i];
-        if (d->metric == MOESIM_MAX_VIO && !strcmp(d->router, source->data->router[router]) &&
+        if (d->metric == metric && !strcmp(d->router, source->data->router[router]) &&
             !strcmp(d->workload, source->data->workload[workload]))
             return d;
     }
@@ -144,21 +151,25 @@ static void difference_panel(struct figure *figure, const struct figure_source *
 void figure_differences(struct figure *figure, const struct figure_source *source)
 {
     const struct report_data *data = source->data;
+    const uint32_t metric = compared(data);
+    const char *name = moesim_metrics[metric].name;
     figure->id = "differences";
     bool any = false;
     for (uint32_t i = 0; i < source->comparison->n_differences; i++)
-        any |= source->comparison->difference[i].metric == MOESIM_MAX_VIO;
+        any |= source->comparison->difference[i].metric == metric;
     if (!any || data->n_routers < 2) {
         snprintf(figure->title, sizeof figure->title, "Imbalance against the baseline");
         figure->no_data = "Nothing to compare: give the study two or more routers (and several seeds for an interval).";
         return;
     }
-    char seeds[200], shown[80], baseline[200], subtitle[600];
+    char seeds[200], shown[80], baseline[200], subtitle[600], title[96], label[96];
     figure_seeds(data, seeds, sizeof seeds);
     rows_shown(data, data->n_routers - 1, shown, sizeof shown);
     figure_clean(baseline, sizeof baseline, data->router[data->baseline], FIGURE_FONT, 180.0);
     snprintf(subtitle, sizeof subtitle, "against %s \u00b7 95 %% t interval \u00b7 %s%s", baseline, seeds, shown);
-    figure_begin(figure, intervals_gp, "Difference in max_vio, paired by seed (left is better)", subtitle);
+    snprintf(title, sizeof title, "Difference in %s, paired by seed (left is better)", name);
+    snprintf(label, sizeof label, "difference in %s from the baseline", name);
+    figure_begin(figure, intervals_gp, title, subtitle);
     struct rows rows;
     double *reference = moesim_alloc(data->arena, data->n_workloads, sizeof *reference);
     if (!reference || !rows_lay_out(figure, source, FIGURE_TOP, VALUE_ROOM + 8.0, data->baseline, &rows)) {
@@ -171,10 +182,10 @@ void figure_differences(struct figure *figure, const struct figure_source *sourc
     references(figure, reference, rows.n_panels);
     FIGURE_ROW(figure, FIGURE_POINTS, 0, 0, NAN, 0);
     figure_set(figure, "DISC", rows.pitch > 18.0 ? 0.85 : 0.65);
-    rows_axis_label(figure, &rows, "difference in max_vio from the baseline");
-    figure_caption(
-        figure, data,
-        "Paired differences in load imbalance from the baseline on identical batches; a hollow disc means that "
-        "the interval holds 0, so no difference is shown.");
+    rows_axis_label(figure, &rows, label);
+    figure_caption(figure, data,
+                   "Paired differences in %s from the baseline on identical batches; a hollow disc means that "
+                   "the interval holds 0, so no difference is shown.",
+                   metric == MOESIM_MAX_VIO ? "load imbalance" : "held-out bits per byte");
     figure_end(figure, rows.height);
 }

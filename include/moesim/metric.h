@@ -15,7 +15,7 @@
 enum moesim_metric_kind { MOESIM_COUNTED, MOESIM_MODELLED, MOESIM_MEASURED };
 enum moesim_better { MOESIM_LOWER, MOESIM_HIGHER, MOESIM_NEITHER };
 /* How a run folds its values over steps and layers into the one figure of v_runs. */
-enum moesim_fold { MOESIM_FOLD_MEAN, MOESIM_FOLD_TOTAL, MOESIM_FOLD_MEDIAN };
+enum moesim_fold { MOESIM_FOLD_MEAN, MOESIM_FOLD_TOTAL, MOESIM_FOLD_MEDIAN, MOESIM_FOLD_LAST };
 
 enum moesim_metric_id {
     MOESIM_LOAD_CV,
@@ -59,6 +59,16 @@ enum moesim_metric_id {
     MOESIM_CPU_TIME_ROUTE,
     MOESIM_CPU_TIME_LAYER,
     MOESIM_CPU_FLOP_RATE,
+    MOESIM_TRAIN_LOSS,
+    MOESIM_BITS_PER_BYTE,
+    MOESIM_GRAD_NORM,
+    MOESIM_MAX_VIO_GLOBAL,
+    MOESIM_ROUTING_FLUCTUATION,
+    MOESIM_ROUTER_SATURATION,
+    MOESIM_DOMAIN_SPECIALISATION,
+    MOESIM_VOCABULARY_SPECIALISATION,
+    MOESIM_FLOP_TRAIN,
+    MOESIM_TIME_STEP,
     MOESIM_BENCH_CLOCK, /* from here on: of moesim-bench's database, no study has them */
     MOESIM_BENCH_CPU,
     MOESIM_BENCH_OF_LIMIT,

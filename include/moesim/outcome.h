@@ -57,6 +57,25 @@ struct moesim_traffic {
     uint32_t link; /* enum moesim_link */
 };
 
+/* Held-out text of one domain at a validation. */
+struct moesim_domain_loss {
+    uint32_t step;
+    char *domain;    /* UTF-8 */
+    uint64_t tokens; /* that were predicted */
+    double bits_per_byte;
+};
+
+enum moesim_subject { MOESIM_SUBJECT_DOMAIN, MOESIM_SUBJECT_TOKEN, MOESIM_N_SUBJECTS };
+
+/* Where the last validation sent the tokens of one domain, or the appearances of one token id. */
+struct moesim_specialisation {
+    uint32_t layer, kind; /* enum moesim_subject */
+    char *subject;        /* UTF-8, one of its kind in the layer */
+    uint64_t tokens;
+    uint32_t n_experts;
+    uint64_t *assigned; /* [n_experts] pairs, before capacity */
+};
+
 /* Arrays belong to `arena`. */
 struct moesim_outcome {
     struct moesim_arena *arena;
@@ -65,10 +84,13 @@ struct moesim_outcome {
     struct moesim_load_window *window;
     struct moesim_traffic *traffic;
     uint64_t n_summaries, n_series, n_windows, n_traffic;
-    char *workload_provenance; /* which data it was; "" for synthetic ones */
-    char *kernel_path;         /* which routing and layer kernels ran */
-    char *note;                /* what people should know of these figures; "" or NULL = nothing */
-    double seconds;            /* wall time of the run on this machine */
+    char *workload_provenance;              /* which data it was; "" for synthetic ones */
+    char *kernel_path;                      /* which routing and layer kernels ran */
+    char *note;                             /* what people should know of these figures; "" or NULL = nothing */
+    double seconds;                         /* wall time of the run on this machine */
+    struct moesim_domain_loss *domain_loss; /* mode train; these two belong to validations */
+    struct moesim_specialisation *specialisation;
+    uint64_t n_domain_losses, n_specialisations;
 };
 
 #endif

@@ -66,7 +66,7 @@ static enum moesim_status list(struct contents *c, const struct moesim_transform
                                const struct moesim_adamw *adamw, struct moesim_error *err)
 {
     c->n = 0;
-    c->tensor = calloc(3 * (size_t)model->n_tensors + model->n_moe, sizeof *c->tensor);
+    c->tensor = calloc(3 * (size_t)model->n_tensors + model->n_moe + 1, sizeof *c->tensor); /* and the figures */
     c->memory = calloc((size_t)model->n_moe + 1, sizeof *c->memory);
     if (!c->tensor || !c->memory)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for a checkpoint");
@@ -80,6 +80,28 @@ static enum moesim_status list(struct contents *c, const struct moesim_transform
     return MOESIM_OK;
 }
 
+/* The caller's bits, which are one row. */
+static void copy_bits(const void *owner, float *values, uint64_t i, bool out, float *row)
+{
+    const uint64_t *n = owner;
+    (void)i;
+    if (out)
+        memcpy(row, values, *n * sizeof *row);
+    else
+        memcpy(values, row, *n * sizeof *row);
+}
+
+static void add_figures(struct contents *c, const struct moesim_checkpoint_figures *figures)
+{
+    if (figures && figures->n)
+        c->tensor[c->n++] = (struct moesim_stored_tensor){.name = "figures",
+                                                          .n_dimensions = 1,
+                                                          .shape = {figures->n},
+                                                          .owner = &figures->n,
+                                                          .values = figures->bits,
+                                                          .copy_row = copy_bits};
+}
+
 static void forget(struct contents *c)
 {
     free(c->tensor);
@@ -89,7 +111,7 @@ static void forget(struct contents *c)
 /* ---- saving ---- */
 
 enum moesim_status moesim_checkpoint_save(const struct moesim_training *training, const char *path, const char *label,
-                                          struct moesim_error *err)
+                                          const struct moesim_checkpoint_figures *figures, struct moesim_error *err)
 {
     const struct moesim_training *t = training;
     char step[16], seed[32], micro_batches[16];
@@ -110,6 +132,8 @@ enum moesim_status moesim_checkpoint_save(const struct moesim_training *training
                                                {"optimizer", optimizer},
                                                {"router", t->model.n_moe ? t->config.choice.spec : ""},
                                                {"label", label ? label : ""}};
+    if (status == MOESIM_OK)
+        add_figures(&c, figures);
     if (status == MOESIM_OK)
         status = moesim_safetensors_write(path, metadata, sizeof metadata / sizeof *metadata, c.tensor, c.n, err);
     forget(&c);
@@ -238,7 +262,8 @@ static enum moesim_status check_settings(const struct moesim_training *t, const 
     return MOESIM_OK;
 }
 
-enum moesim_status moesim_checkpoint_load(struct moesim_training *training, const char *path, struct moesim_error *err)
+enum moesim_status moesim_checkpoint_load(struct moesim_training *training, const char *path,
+                                          const struct moesim_checkpoint_figures *figures, struct moesim_error *err)
 {
     struct moesim_training *t = training;
     struct moesim_safetensors *file;
@@ -250,6 +275,8 @@ enum moesim_status moesim_checkpoint_load(struct moesim_training *training, cons
         status = read_header(file, path, &h, err);
     if (status == MOESIM_OK)
         status = list(&c, &t->model, &t->adamw, err);
+    if (status == MOESIM_OK)
+        add_figures(&c, figures);
     if (status == MOESIM_OK)
         status = check_shapes(file, &c, err);
     if (status == MOESIM_OK)

@@ -4,7 +4,7 @@
  * from a checkpoint has the bits of one that was never stopped.
  *
  * Tensors keep the model's names; moments have "optimizer.first." or "optimizer.second." before them, what routers keep
- * is "blocks.N.router.memory".
+ * is "blocks.N.router.memory", what the caller keeps beside it "figures".
  */
 #ifndef MOESIM_SIM_CHECKPOINT_H
 #define MOESIM_SIM_CHECKPOINT_H
@@ -14,14 +14,24 @@
 
 #include "sim/train/training.h"
 
-/* Writes the training as it stands between two steps. `label` is the caller's own text about the run (its config as
- * JSON), which moesim_checkpoint_info gives back. */
-MOESIM_MUST_CHECK enum moesim_status moesim_checkpoint_save(const struct moesim_training *training, const char *path,
-                                                            const char *label, struct moesim_error *err);
+/* The caller's own state, which comes back as it was; the bits need not be those of numbers. */
+struct moesim_checkpoint_figures {
+    float *bits; /* [n] */
+    uint64_t n;
+};
 
-/* Goes on from a checkpoint of an equal config: EINVAL, naming what differs and how, for another one, and EIO for a
- * damaged file; the training is then as it was, except that after a failed read it must not be used. */
+/* Writes the training as it stands between two steps. `label` is the caller's own text about the run (its config as
+ * JSON), which moesim_checkpoint_info gives back; `figures` NULL = none. */
+MOESIM_MUST_CHECK enum moesim_status moesim_checkpoint_save(const struct moesim_training *training, const char *path,
+                                                            const char *label,
+                                                            const struct moesim_checkpoint_figures *figures,
+                                                            struct moesim_error *err);
+
+/* Goes on from a checkpoint of an equal config, with as many figures: EINVAL, naming what differs and how, for another
+ * one, and EIO for a damaged file; the training is then as it was, except that after a failed read it must not be
+ * used. `figures` NULL leaves those of the file alone. */
 MOESIM_MUST_CHECK enum moesim_status moesim_checkpoint_load(struct moesim_training *training, const char *path,
+                                                            const struct moesim_checkpoint_figures *figures,
                                                             struct moesim_error *err);
 
 /* Takes only weights and router memory, into a model of the same shape that may be trained or run otherwise. */

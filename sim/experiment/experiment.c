@@ -44,6 +44,8 @@ static enum moesim_status shape_router(struct moesim_experiment *e, struct moesi
     enum moesim_status status = moesim_router_shape(p->router->router, p->router_params, &e->env, &e->shape, err);
     if (status != MOESIM_OK)
         return status;
+    if (p->mode == MOESIM_MODE_TRAIN) /* the model has all that a router may need, or refuses it */
+        return MOESIM_OK;
     const uint32_t provides = p->workload->provides | p->workload_shape.provides;
     const uint32_t lacking = (e->shape.needs | p->router->router->needs) & ~provides;
     if (lacking & (MOESIM_NEEDS_HIDDEN | MOESIM_NEEDS_TOKEN_IDS | MOESIM_NEEDS_SEQUENCES | MOESIM_NEEDS_DECISIONS))
@@ -66,21 +68,29 @@ static enum moesim_status shape_router(struct moesim_experiment *e, struct moesi
 
 /* ---- workload, buffers, layers ---- */
 
+struct moesim_workload_env experiment_workload_env(const struct moesim_experiment *e, enum moesim_part part)
+{
+    const struct moesim_point *p = e->first;
+    return (struct moesim_workload_env){.struct_size = sizeof(struct moesim_workload_env),
+                                        .phase = p->phase,
+                                        .seed = p->seed,
+                                        .n_layers = p->model.layers,
+                                        .n_experts = p->model.experts,
+                                        .n_columns = e->shape.n_columns,
+                                        .top_k = p->model.top_k,
+                                        .n_tokens = p->n_tokens,
+                                        .d_model = part == MOESIM_PART_ALL ? p->model.d_model : 0,
+                                        .n_devices = e->env.n_devices,
+                                        .n_optional_columns = e->shape.n_optional_columns,
+                                        .arena = e->arena,
+                                        .part = part};
+}
+
 static enum moesim_status create_workload(struct moesim_experiment *e, struct moesim_error *err)
 {
     const struct moesim_point *p = e->first;
-    const struct moesim_workload_env env = {.struct_size = sizeof env,
-                                            .phase = p->phase,
-                                            .seed = p->seed,
-                                            .n_layers = p->model.layers,
-                                            .n_experts = p->model.experts,
-                                            .n_columns = e->shape.n_columns,
-                                            .top_k = p->model.top_k,
-                                            .n_tokens = p->n_tokens,
-                                            .d_model = p->model.d_model,
-                                            .n_devices = e->env.n_devices,
-                                            .n_optional_columns = e->shape.n_optional_columns,
-                                            .arena = e->arena};
+    const struct moesim_workload_env env =
+        experiment_workload_env(e, p->mode == MOESIM_MODE_TRAIN ? MOESIM_PART_TRAINING : MOESIM_PART_ALL);
     e->workload_state = moesim_alloc(e->arena, 1, p->workload->state_size);
     if (!e->workload_state)
         return no_memory(err, p);
@@ -109,11 +119,11 @@ static enum moesim_status create_buffers(struct moesim_experiment *e, struct moe
         return no_memory(err, p);
     moesim_home_devices(e->device, p->n_tokens, e->env.n_devices);
     e->n_homed = p->n_tokens;
-    enum moesim_status status =
-        moesim_plan_init(&e->plan, p->n_tokens, experts, groups, e->shape.max_pairs, e->shape.n_slots, arena, err);
-    if (status == MOESIM_OK)
-        status = moesim_survey_init(p->n_tokens, experts, arena, &e->survey, err);
+    enum moesim_status status = moesim_survey_init(p->n_tokens, experts, arena, &e->survey, err);
     e->survey_wants = experiment_survey_wants(e);
+    if (status != MOESIM_OK || p->mode == MOESIM_MODE_TRAIN)
+        return status; /* plans are the model's */
+    status = moesim_plan_init(&e->plan, p->n_tokens, experts, groups, e->shape.max_pairs, e->shape.n_slots, arena, err);
     if (status == MOESIM_OK && e->survey_wants & MOESIM_SURVEY_CONFIDENCE)
         e->plan.confidence = moesim_survey_confidence(e->survey);
     return status;
@@ -155,6 +165,8 @@ static enum moesim_status create_layer(struct moesim_experiment *e, uint32_t l, 
     layer->previous_load = moesim_alloc(e->arena, experts, sizeof *layer->previous_load);
     if (!layer->batch_assigned || !layer->batch_kept || !layer->load || !layer->previous_load)
         return no_memory(err, p);
+    if (p->mode == MOESIM_MODE_TRAIN)
+        return MOESIM_OK; /* router, gate and experts are the model's */
     enum moesim_status status = create_layer_router(e, l, err);
     if (status == MOESIM_OK && e->gated)
         status = moesim_gate_init(&layer->gate, p->seed, l, p->model.d_model, p->model.experts, e->shape.n_columns,
@@ -169,7 +181,8 @@ static enum moesim_status create_layer(struct moesim_experiment *e, uint32_t l, 
 /* The gate's result of the last layer, kept for routers that look at it. */
 static enum moesim_status create_previous_columns(struct moesim_experiment *e, struct moesim_error *err)
 {
-    if (!((e->shape.needs | e->first->router->router->needs) & MOESIM_NEEDS_PREVIOUS_LOGITS))
+    if (e->first->mode == MOESIM_MODE_TRAIN ||
+        !((e->shape.needs | e->first->router->router->needs) & MOESIM_NEEDS_PREVIOUS_LOGITS))
         return MOESIM_OK;
     e->previous_columns = moesim_alloc(e->arena, (size_t)e->first->n_tokens * e->shape.n_columns, sizeof(float));
     return e->previous_columns ? MOESIM_OK : no_memory(err, e->first);
@@ -213,6 +226,8 @@ static enum moesim_status create_parts(struct moesim_experiment *e, struct moesi
         status = create_buffers(e, err);
     for (uint32_t l = 0; l < e->n_layers && status == MOESIM_OK; l++)
         status = create_layer(e, l, err);
+    if (status == MOESIM_OK && e->first->mode == MOESIM_MODE_TRAIN)
+        status = experiment_training_create(e, err);
     if (status == MOESIM_OK)
         status = create_previous_columns(e, err);
     for (uint32_t i = 0; i < e->n_points && status == MOESIM_OK; i++)
@@ -245,6 +260,8 @@ enum moesim_status moesim_experiment_create(const struct moesim_point *const *po
             e->pricing[i].point = points[i];
         status = create_parts(e, err);
     }
+    if (status == MOESIM_OK && e->training)
+        status = experiment_training_resume(e, err);
     if (status != MOESIM_OK)
         moesim_experiment_destroy(e);
     else
@@ -260,6 +277,7 @@ void moesim_experiment_destroy(struct moesim_experiment *e)
     for (uint32_t l = 0; e->layer && l < e->n_layers; l++)
         if (e->layer[l].router_ready && router->finish)
             router->finish(e->layer[l].router_state);
+    experiment_training_destroy(e);
     if (e->workload_ready && e->first->workload->finish)
         e->first->workload->finish(e->workload_state);
     moesim_arena_destroy(e->arena);
@@ -318,9 +336,11 @@ enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct 
     if (e->first->workload->provenance)
         e->first->workload->provenance(e->workload_state, provenance, sizeof provenance);
     char path[128];
-    snprintf(path, sizeof path, "routing %s%s%s", moesim_kernel_path(),
-             e->first->mode == MOESIM_MODE_EXECUTE ? ", experts " : "",
-             e->first->mode == MOESIM_MODE_EXECUTE ? moesim_products_path(moesim_products_find(NULL)) : "");
+    const bool runs = e->first->mode != MOESIM_MODE_ROUTE;
+    snprintf(path, sizeof path, "routing %s%s%s", moesim_kernel_path(), runs ? ", experts " : "",
+             runs ? moesim_products_path(moesim_products_find(NULL)) : "");
+    if (e->training)
+        experiment_training_close(e);
     for (uint32_t i = 0; i < e->n_points; i++) {
         const struct moesim_point *p = e->pricing[i].point;
         outcomes[i] = (struct moesim_outcome){.arena = e->arena,
@@ -332,6 +352,8 @@ enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct 
             return no_memory(err, p);
         enum moesim_status status =
             moesim_tally_close(&e->pricing[i].tally, p->record, p->record_expert_load, &outcomes[i], err);
+        if (status == MOESIM_OK && e->training)
+            status = experiment_training_outcome(e, &outcomes[i], err);
         if (status == MOESIM_OK)
             status = close_traffic(&e->pricing[i], &outcomes[i], err);
         if (status != MOESIM_OK)

@@ -12,6 +12,7 @@
 #include <moesim/status.h>
 
 #include "sim/study/point.h"
+#include "sim/train/config.h"
 
 struct moesim_experiment;
 
@@ -43,12 +44,26 @@ MOESIM_MUST_CHECK enum moesim_status moesim_experiment_step_layer(struct moesim_
                                                                   struct moesim_routed *routed,
                                                                   struct moesim_error *err);
 
+/* Keeps a training that will go on: the next experiment of the point begins there, with the same bits. Only between two
+ * updates of the model, as can_save tells; a run whose placements follow its loads, or that records traffic, is not
+ * kept. */
+bool moesim_experiment_can_save(const struct moesim_experiment *experiment);
+MOESIM_MUST_CHECK enum moesim_status moesim_experiment_save(struct moesim_experiment *experiment,
+                                                            struct moesim_error *err);
+/* Where the point's unfinished training is, or would be; true when it is there. */
+bool moesim_experiment_unfinished(const struct moesim_point *point, char *path, size_t size);
+
 /* Closes the metrics; outcomes [n_points] live until destroy. */
 MOESIM_MUST_CHECK enum moesim_status moesim_experiment_finish(struct moesim_experiment *experiment,
                                                               struct moesim_outcome *outcomes,
                                                               struct moesim_error *err);
 
 void moesim_experiment_destroy(struct moesim_experiment *experiment);
+
+/* What the language model of a point in mode train comes to. A plugin's router is taken to be as large as top-k's. */
+MOESIM_MUST_CHECK enum moesim_status moesim_experiment_count(const struct moesim_point *point,
+                                                             struct moesim_transformer_counts *counts,
+                                                             struct moesim_error *err);
 
 /* Bytes an experiment of this point will allocate, for --dry-run; an upper estimate. */
 uint64_t moesim_experiment_memory(const struct moesim_point *point);

@@ -14,6 +14,7 @@
 #include "sim/cost/memory.h"
 #include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
+#include "sim/experiment/training.h"
 #include "sim/gate/gate.h"
 #include "sim/layer/layer.h"
 #include "sim/study/point.h"
@@ -38,6 +39,7 @@ struct experiment_pricing {
     struct moesim_memory *memory;   /* [n_devices] of the layers priced in this step */
     struct moesim_memory fullest;   /* the device that ever needed most */
     struct moesim_carried *traffic; /* over the run; NULL when not recorded */
+    double layers_s;                /* of the layers priced in this step */
 };
 
 struct moesim_experiment {
@@ -61,16 +63,20 @@ struct moesim_experiment {
     void *plan_scratch;
     struct moesim_plan plan;
     struct moesim_survey *survey;
-    uint32_t survey_wants;              /* enum moesim_survey_wants */
-    struct moesim_survey_result found;  /* in `plan` */
-    struct experiment_layer *layer;     /* [n_layers] */
-    struct experiment_pricing *pricing; /* [n_points] */
+    uint32_t survey_wants;                /* enum moesim_survey_wants */
+    struct moesim_survey_result found;    /* in `plan` */
+    struct experiment_layer *layer;       /* [n_layers] */
+    struct experiment_training *training; /* mode train; NULL = routing only */
+    struct experiment_pricing *pricing;   /* [n_points] */
     uint32_t n_points;
     struct moesim_outcome *outcome; /* [n_points] while finishing */
     double seconds;
     const char *plan_note; /* the last that a router wrote into its plan; static text */
     uint32_t n_plan_notes; /* layer steps that had one */
 };
+
+/* What an instance of the workload is set up for. */
+struct moesim_workload_env experiment_workload_env(const struct moesim_experiment *e, enum moesim_part part);
 
 /* What any point's metrics want counted of a plan. */
 uint32_t experiment_survey_wants(const struct moesim_experiment *e);

@@ -4,6 +4,7 @@
 #include "sim/experiment/experiment.h"
 #include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
+#include "sim/experiment/training.h"
 #include "sim/layer/layer.h"
 
 uint64_t moesim_experiment_memory(const struct moesim_point *p)
@@ -33,6 +34,10 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
         return 0;
     const uint64_t tokens = p->n_tokens, columns = tokens * shape.n_columns * sizeof(float);
     const uint64_t pair = 13 + 8 /* expert view, check */ + 16 /* router scratch */;
+    if (p->mode == MOESIM_MODE_TRAIN)
+        return experiment_training_bytes(p) + moesim_survey_bytes(p->n_tokens, m->experts) +
+               (p->has_cluster ? moesim_placing_bytes(p, m->experts) : 0) +
+               moesim_tally_bytes(p->measure, p->record, m->layers, p->steps, m->experts);
     const bool executes = p->mode == MOESIM_MODE_EXECUTE;
     const uint64_t experts = executes
                                  ? m->layers * moesim_layer_bytes(m, shape.n_experts ? shape.n_experts : m->experts,

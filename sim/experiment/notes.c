@@ -79,10 +79,16 @@ void experiment_note_routing(struct moesim_experiment *e, uint32_t l)
     experiment_note(e, MOESIM_LAG64_OVERLAP, l, found->lag64_overlap);
 }
 
+/* Seconds of a batch in one layer: its own, and its part of summing the gradients. */
+static double batch_time(const struct moesim_cost *c, uint32_t micro_batches)
+{
+    return c->time_layer_s + (isnan(c->time_sync_s) ? 0 : c->time_sync_s / micro_batches);
+}
+
 static void note_cost(struct moesim_tally *tally, uint32_t l, uint32_t step, uint32_t tokens, uint32_t micro_batches,
                       const struct moesim_cost *c)
 {
-    const double batch_s = c->time_layer_s + (isnan(c->time_sync_s) ? 0 : c->time_sync_s / micro_batches);
+    const double batch_s = batch_time(c, micro_batches);
     const struct {
         uint32_t metric;
         double value;
@@ -166,6 +172,7 @@ enum moesim_status experiment_price(struct moesim_experiment *e, const struct mo
                 return status;
             note_cost(&pricing->tally, l, e->step, e->found.n_tokens, p->micro_batches, &cost);
             note_memory(e, pricing, l);
+            pricing->layers_s = (l ? pricing->layers_s : 0) + batch_time(&cost, p->micro_batches);
         } else {
             moesim_cost_flop(&e->plan, batch, &p->model, &p->options, 1, e->shape.expert_kind, e->found.kept, &cost);
         }

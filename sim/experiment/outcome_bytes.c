@@ -10,7 +10,7 @@
 
 /* In front of everything else. */
 struct head {
-    uint64_t n_summaries, n_series, n_windows, n_traffic;
+    uint64_t n_summaries, n_series, n_windows, n_traffic, n_domain_losses, n_specialisations;
     double seconds;
 };
 
@@ -49,9 +49,29 @@ static void put_windows(struct packer *to, const struct moesim_outcome *o)
     }
 }
 
+static void put_validations(struct packer *to, const struct moesim_outcome *o)
+{
+    for (uint64_t i = 0; i < o->n_domain_losses; i++) {
+        const struct moesim_domain_loss *l = &o->domain_loss[i];
+        put(to, &l->step, sizeof l->step);
+        put(to, &l->tokens, sizeof l->tokens);
+        put(to, &l->bits_per_byte, sizeof l->bits_per_byte);
+        put_text(to, l->domain);
+    }
+    for (uint64_t i = 0; i < o->n_specialisations; i++) {
+        const struct moesim_specialisation *s = &o->specialisation[i];
+        const uint32_t head[] = {s->layer, s->kind, s->n_experts};
+        put(to, head, sizeof head);
+        put(to, &s->tokens, sizeof s->tokens);
+        put(to, s->assigned, s->n_experts * sizeof *s->assigned);
+        put_text(to, s->subject);
+    }
+}
+
 static void put_outcome(struct packer *to, const struct moesim_outcome *o)
 {
-    const struct head head = {o->n_summaries, o->n_series, o->n_windows, o->n_traffic, o->seconds};
+    const struct head head = {o->n_summaries,     o->n_series,          o->n_windows, o->n_traffic,
+                              o->n_domain_losses, o->n_specialisations, o->seconds};
     put(to, &head, sizeof head);
     put_text(to, o->workload_provenance);
     put_text(to, o->kernel_path);
@@ -70,6 +90,7 @@ static void put_outcome(struct packer *to, const struct moesim_outcome *o)
         put(to, place, sizeof place);
         put(to, &t->bytes, sizeof t->bytes);
     }
+    put_validations(to, o);
 }
 
 char *moesim_outcome_pack(const struct moesim_outcome *outcome, size_t *size)
@@ -187,6 +208,35 @@ static void take_traffic(struct unpacker *from, struct moesim_outcome *o)
     }
 }
 
+static void take_domain_losses(struct unpacker *from, struct moesim_outcome *o)
+{
+    o->domain_loss = rows(from, o->arena, o->n_domain_losses, 21, sizeof *o->domain_loss);
+    for (uint64_t i = 0; from->whole && i < o->n_domain_losses; i++) {
+        struct moesim_domain_loss *l = &o->domain_loss[i];
+        take(from, &l->step, sizeof l->step);
+        take(from, &l->tokens, sizeof l->tokens);
+        l->bits_per_byte = take_number(from);
+        l->domain = take_text(from, o->arena);
+    }
+}
+
+static void take_specialisations(struct unpacker *from, struct moesim_outcome *o)
+{
+    uint32_t head[3];
+    o->specialisation = rows(from, o->arena, o->n_specialisations, sizeof head + 9, sizeof *o->specialisation);
+    for (uint64_t i = 0; from->whole && i < o->n_specialisations; i++) {
+        struct moesim_specialisation *s = &o->specialisation[i];
+        take(from, head, sizeof head);
+        *s = (struct moesim_specialisation){.layer = head[0], .kind = head[1], .n_experts = head[2]};
+        take(from, &s->tokens, sizeof s->tokens);
+        s->assigned = rows(from, o->arena, s->n_experts, sizeof *s->assigned, sizeof *s->assigned);
+        if (from->whole)
+            take(from, s->assigned, s->n_experts * sizeof *s->assigned);
+        s->subject = take_text(from, o->arena);
+        from->whole = from->whole && s->kind < MOESIM_N_SUBJECTS;
+    }
+}
+
 enum moesim_status moesim_outcome_unpack(const char *bytes, size_t size, struct moesim_arena *arena,
                                          struct moesim_outcome *outcome, struct moesim_error *err)
 {
@@ -198,6 +248,8 @@ enum moesim_status moesim_outcome_unpack(const char *bytes, size_t size, struct 
                                        .n_series = head.n_series,
                                        .n_windows = head.n_windows,
                                        .n_traffic = head.n_traffic,
+                                       .n_domain_losses = head.n_domain_losses,
+                                       .n_specialisations = head.n_specialisations,
                                        .seconds = isfinite(head.seconds) ? head.seconds : (double)NAN};
     outcome->workload_provenance = take_text(&from, arena);
     outcome->kernel_path = take_text(&from, arena);
@@ -206,6 +258,8 @@ enum moesim_status moesim_outcome_unpack(const char *bytes, size_t size, struct 
     take_series(&from, outcome);
     take_windows(&from, outcome);
     take_traffic(&from, outcome);
+    take_domain_losses(&from, outcome);
+    take_specialisations(&from, outcome);
     return from.whole && from.left == 0
                ? MOESIM_OK
                : moesim_fail(err, MOESIM_EBROKEN,

@@ -123,6 +123,18 @@ static void keep_columns(struct moesim_experiment *e, const struct moesim_batch 
                batch->n_columns * sizeof(float));
 }
 
+/* The layer of a batch that the model was trained on before the first. */
+static enum moesim_status step_training(struct moesim_experiment *e, uint32_t l, struct moesim_error *err)
+{
+    enum moesim_status status = l == 0 ? experiment_training_batch(e, err) : MOESIM_OK;
+    if (status == MOESIM_OK && experiment_training_layer(e, l)) {
+        moesim_survey_pass(e->survey, &e->plan, &e->batch, e->survey_wants, &e->found);
+        experiment_note_routing(e, l);
+        status = experiment_price(e, &e->batch, l, err);
+    }
+    return status == MOESIM_OK && l + 1 == e->n_layers ? experiment_training_end(e, err) : status;
+}
+
 /* Batch and plan stay as they are until the next layer. */
 static enum moesim_status step_layer(struct moesim_experiment *e, uint32_t l, struct moesim_error *err)
 {
@@ -197,7 +209,7 @@ static enum moesim_status end_global_batch(struct moesim_experiment *e, struct m
 static enum moesim_status end_step(struct moesim_experiment *e, struct moesim_error *err)
 {
     enum moesim_status status = MOESIM_OK;
-    if (++e->batch_in_global == e->first->micro_batches)
+    if (!e->training && ++e->batch_in_global == e->first->micro_batches)
         status = end_global_batch(e, err);
     e->step++;
     e->next_layer = 0;
@@ -211,10 +223,12 @@ enum moesim_status moesim_experiment_step_layer(struct moesim_experiment *e, str
     const double start = now_s();
     enum moesim_status status = e->next_layer == 0 ? experiment_place(e, err) : MOESIM_OK;
     if (status == MOESIM_OK)
-        status = step_layer(e, e->next_layer, err);
+        status = e->training ? step_training(e, e->next_layer, err) : step_layer(e, e->next_layer, err);
     *routed = (struct moesim_routed){&e->batch, &e->plan};
     if (status == MOESIM_OK && ++e->next_layer == e->n_layers)
         status = end_step(e, err);
+    if (status == MOESIM_OK && e->training && e->next_layer == 0)
+        status = experiment_training_keep(e, err);
     e->seconds += now_s() - start;
     return status;
 }

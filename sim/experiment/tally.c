@@ -12,10 +12,10 @@ static uint32_t window_count(uint32_t n_steps)
     return n_steps < MOESIM_MAX_WINDOWS ? n_steps : MOESIM_MAX_WINDOWS;
 }
 
-/* Whether the metric's values are kept one by one. */
+/* Whether the metric's values are kept one by one: bins do not tell which was the last. */
 static bool is_kept(uint32_t metric, const bool *record, uint32_t n_steps)
 {
-    return record[metric] || n_steps <= MOESIM_EXACT_STEPS;
+    return record[metric] || moesim_metrics[metric].fold == MOESIM_FOLD_LAST || n_steps <= MOESIM_EXACT_STEPS;
 }
 
 uint64_t moesim_tally_bytes(const bool *measure, const bool *record, uint32_t n_layers, uint32_t n_steps,
@@ -67,6 +67,29 @@ enum moesim_status moesim_tally_init(struct moesim_tally *tally, const bool *mea
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for the loads of %u experts in %u layers", n_experts,
                            n_layers);
     return MOESIM_OK;
+}
+
+static void pass_bins(struct moesim_bins *bins, struct moesim_state_bytes *state)
+{
+    uint64_t *key = bins->key, *count = bins->count;
+    moesim_state_pass(state, bins, sizeof *bins);
+    bins->key = key;
+    bins->count = count;
+    moesim_state_pass(state, key, MOESIM_MOST_BINS * sizeof *key);
+    moesim_state_pass(state, count, MOESIM_MOST_BINS * sizeof *count);
+}
+
+void moesim_tally_pass(struct moesim_tally *tally, struct moesim_state_bytes *state)
+{
+    const size_t loads = (size_t)tally->n_windows * tally->n_layers * tally->n_experts;
+    for (uint32_t m = 0; m < MOESIM_N_METRICS; m++) {
+        if (tally->value[m])
+            moesim_state_pass(state, tally->value[m], (size_t)tally->n_layers * tally->n_steps * sizeof(double));
+        for (uint32_t l = 0; tally->bins[m] && l < tally->n_layers; l++)
+            pass_bins(&tally->bins[m][l], state);
+    }
+    moesim_state_pass(state, tally->assigned, loads * sizeof *tally->assigned);
+    moesim_state_pass(state, tally->kept, loads * sizeof *tally->kept);
 }
 
 /* First step of window w, counted from the first step: windows are of equal length but for rounding. */
@@ -130,10 +153,27 @@ static double fold(const struct moesim_summary *s, double sum)
     return how == MOESIM_FOLD_TOTAL ? sum : how == MOESIM_FOLD_MEDIAN ? s->p50 : s->mean;
 }
 
-/* Summary of the finite ones of n values; false when there is none. `sorted` [n] is scratch. */
-static bool summarise(const double *values, size_t n, uint32_t metric, int32_t layer, double *sorted,
-                      struct moesim_summary *out)
+/* Mean over layers of the last finite value [n_steps] of each; NaN without one. */
+static double last_value(const double *values, uint32_t n_layers, size_t n_steps)
 {
+    double sum = 0;
+    uint32_t n = 0;
+    for (uint32_t l = 0; l < n_layers; l++) {
+        size_t s = n_steps;
+        while (s > 0 && !isfinite(values[l * n_steps + s - 1]))
+            s--;
+        sum += s > 0 ? values[l * n_steps + s - 1] : 0;
+        n += s > 0;
+    }
+    return n ? sum / n : (double)NAN;
+}
+
+/* Summary of the finite ones of the values [n_layers][n_steps]; false when there is none. `sorted` is scratch for as
+ * many. */
+static bool summarise(const double *values, uint32_t n_layers, size_t n_steps, uint32_t metric, int32_t layer,
+                      double *sorted, struct moesim_summary *out)
+{
+    const size_t n = n_layers * n_steps;
     uint64_t count = 0;
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
@@ -158,7 +198,8 @@ static bool summarise(const double *values, size_t n, uint32_t metric, int32_t l
                                    .p95 = percentile(sorted, count, 0.95),
                                    .max = sorted[count - 1],
                                    .n = count};
-    out->value = fold(out, sum);
+    const bool last = moesim_metrics[metric].fold == MOESIM_FOLD_LAST;
+    out->value = last ? last_value(values, n_layers, n_steps) : fold(out, sum);
     return true;
 }
 
@@ -199,9 +240,9 @@ static uint32_t close_values(const struct moesim_tally *tally, uint32_t metric, 
 {
     const double *values = tally->value[metric];
     const size_t n_steps = tally->n_steps;
-    uint32_t n = summarise(values, tally->n_layers * n_steps, metric, MOESIM_ALL_LAYERS, sorted, out);
+    uint32_t n = summarise(values, tally->n_layers, n_steps, metric, MOESIM_ALL_LAYERS, sorted, out);
     for (uint32_t l = 0; l < tally->n_layers; l++)
-        n += summarise(values + l * n_steps, n_steps, metric, (int32_t)l, sorted, out + n);
+        n += summarise(values + l * n_steps, 1, n_steps, metric, (int32_t)l, sorted, out + n);
     return n;
 }
 

@@ -15,6 +15,7 @@
 #include <moesim/status.h>
 
 #include "sim/experiment/bins.h"
+#include "sim/experiment/state_bytes.h"
 
 /* As many doubles as bins take, which hold a key and a count each. */
 enum { MOESIM_EXACT_STEPS = 2 * MOESIM_MOST_BINS };
@@ -50,6 +51,9 @@ void moesim_tally_loads(struct moesim_tally *tally, uint32_t layer, uint32_t ste
 MOESIM_MUST_CHECK enum moesim_status moesim_tally_close(const struct moesim_tally *tally, const bool *record,
                                                         bool record_loads, struct moesim_outcome *outcome,
                                                         struct moesim_error *err);
+
+/* Passes all that it holds. */
+void moesim_tally_pass(struct moesim_tally *tally, struct moesim_state_bytes *state);
 
 /* Memory of a tally in bytes. */
 uint64_t moesim_tally_bytes(const bool *measure, const bool *record, uint32_t n_layers, uint32_t n_steps,

@@ -13,8 +13,10 @@
 enum { DEFAULT_SEEDS = 5, MAX_STEPS = 10000000, MAX_MICRO_BATCHES = 65536 };
 
 const struct moesim_param moesim_plain_params[] = {
-    MOESIM_CHOICE(struct moesim_plain, mode, "route", MOESIM_MODE_CHOICES,
-                  "route: decisions, metrics, modelled cost; execute: also the real layer, measured"),
+    MOESIM_CHOICE(
+        struct moesim_plain, mode, "route", MOESIM_MODE_CHOICES,
+        "route: decisions, metrics, modelled cost; execute: also the real layer, measured; train: a language model "
+        "whose gate learns"),
     MOESIM_CHOICE(struct moesim_plain, phase, "train", "train|eval",
                   "noise, jitter, random choices and bias updates belong to training"),
     MOESIM_PARAM(struct moesim_plain, steps, "50", 1, MAX_STEPS, "batches of a run"),
@@ -88,9 +90,13 @@ void moesim_keys_check(struct moesim_resolver *r)
     static const struct {
         const char *key, *other, *wanted;
     } idle[] = {
-        {"placement", "cluster", "a cluster"},  {"dispatch", "cluster", "a cluster"},
-        {"chunks", "cluster", "a cluster"},     {"oversize", "cluster", "a cluster"},
-        {"sync", "backward", "backward: true"}, {"all_reduce", "backward", "backward: true"},
+        {"placement", "cluster", "a cluster"},
+        {"dispatch", "cluster", "a cluster"},
+        {"chunks", "cluster", "a cluster"},
+        {"oversize", "cluster", "a cluster"},
+        {"train", "mode", "mode: train"},
+        {"sync", "backward", "backward: true"},
+        {"all_reduce", "backward", "backward: true"},
     };
     for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
         const struct moesim_node *node = moesim_node_find(r->root, idle[i].key);

@@ -56,6 +56,21 @@ static bool build_model(struct moesim_resolver *r, const struct moesim_choice *c
     return true;
 }
 
+static bool build_training(struct moesim_resolver *r, const struct moesim_choice *choice,
+                           struct moesim_train_options *train)
+{
+    struct moesim_error err;
+    if (choice->params) {
+        *train = *(const struct moesim_train_options *)choice->params;
+        return true;
+    }
+    const struct moesim_schema schema = {moesim_train_params, sizeof(struct moesim_param)};
+    if (moesim_params_default(schema, 0, train, r->arena, &err) == MOESIM_OK)
+        return true;
+    moesim_mistake(r->mistakes, 0, 0, "train: %s", err.text);
+    return false;
+}
+
 static bool build_router(struct moesim_resolver *r, const struct moesim_choice *choice, struct moesim_point *point)
 {
     struct moesim_error err;
@@ -117,7 +132,9 @@ static void label(const struct moesim_cell *cell, const struct moesim_plain *pla
             moesim_labels_count(labels, head, "tokens", p->n_tokens);
         if (c == MOESIM_MODEL)
             moesim_labels_params(labels, head, (struct moesim_schema){moesim_model_params, stride}, params);
-        else if (params && (c != MOESIM_PLACEMENT || p->has_cluster))
+        else if (c == MOESIM_TRAINING && p->mode == MOESIM_MODE_TRAIN)
+            moesim_labels_params(labels, head, (struct moesim_schema){moesim_train_params, stride}, &p->train);
+        else if (c != MOESIM_TRAINING && params && (c != MOESIM_PLACEMENT || p->has_cluster))
             moesim_labels_params(labels, head, choice->schema, params);
     }
 }
@@ -134,6 +151,7 @@ bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes
     p->warm_up = plain.warm_up;
     p->micro_batches = plain.micro_batches;
     p->options = plain.options;
+    p->options.backward |= plain.mode == MOESIM_MODE_TRAIN;
     p->oversize = plain.oversize;
 
     const struct moesim_choice *workload = cell->chosen[MOESIM_WORKLOAD], *router = cell->chosen[MOESIM_ROUTER];
@@ -145,6 +163,7 @@ bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes
                   : workload->shape.n_tokens ? workload->shape.n_tokens
                                              : DEFAULT_TOKENS;
     bool built = build_model(r, cell->chosen[MOESIM_MODEL], &workload->shape, &p->model);
+    built = build_training(r, cell->chosen[MOESIM_TRAINING], &p->train) && built;
     if (router->known)
         built = build_router(r, router, p) && built;
     build_cluster(cell, p);

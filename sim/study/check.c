@@ -37,6 +37,36 @@ static void check_backward(struct moesim_resolver *r, const struct moesim_cell *
         moesim_mistake(r->mistakes, node->line, node->column, "backward = true belongs to phase train, not eval");
 }
 
+/* What training asks of the workload and of the sizes. */
+static void check_training(struct moesim_resolver *r, const struct moesim_cell *cell)
+{
+    const struct moesim_choice *workload = cell->chosen[MOESIM_WORKLOAD], *train = cell->chosen[MOESIM_TRAINING];
+    const struct moesim_point *p = &cell->point;
+    const struct moesim_workload_shape *shape = &p->workload_shape;
+    struct moesim_error what;
+    if (!(shape->held_out > 0) || !shape->vocabulary) {
+        moesim_fail(&what, MOESIM_EINVAL, "mode: train learns from tokens and is tested on others; the workload %s %s",
+                    p->workload_spec, shape->vocabulary ? "has held_out = 0" : "has none: take text");
+        note_at(r, workload, "held_out", &what);
+    } else if (!shape->sequence || p->n_tokens % shape->sequence) {
+        moesim_fail(&what, MOESIM_EINVAL,
+                    "mode: train takes whole sequences one after the other; the workload %s has %s%u tokens a batch",
+                    p->workload_spec, shape->sequence ? "" : "another batching of ", p->n_tokens);
+        note_at(r, workload, shape->sequence ? "tokens" : "batching", &what);
+    }
+    if (p->model.d_model % p->train.heads) {
+        moesim_fail(&what, MOESIM_EINVAL, "train.heads = %u does not divide d_model = %u", p->train.heads,
+                    p->model.d_model);
+        note_at(r, train, "heads", &what);
+    } else if (p->train.positions == MOESIM_ROTARY && p->model.d_model / p->train.heads % 2) {
+        moesim_fail(&what, MOESIM_EINVAL, "train.positions = rotary turns pairs, but a head has %u dimensions",
+                    p->model.d_model / p->train.heads);
+        note_at(r, train, "heads", &what);
+    }
+    if (p->phase == MOESIM_EVAL)
+        moesim_mistake(r->mistakes, 0, 0, "phase = eval does not train; leave it out in mode: train");
+}
+
 /* Whether the cell's number of experts is what the study meant, so that checks against it make sense. */
 static bool experts_known(const struct moesim_cell *cell)
 {
@@ -127,18 +157,23 @@ static void check_workload(struct moesim_resolver *r, const struct moesim_cell *
 {
     const struct moesim_choice *choice = cell->chosen[MOESIM_WORKLOAD];
     const struct moesim_point *p = &cell->point;
-    const struct moesim_workload_env env = {.struct_size = sizeof env,
-                                            .phase = p->phase,
-                                            .seed = 1,
-                                            .n_layers = p->model.layers,
-                                            .n_experts = p->model.experts,
-                                            .n_columns = p->model.experts,
-                                            .top_k = p->model.top_k,
-                                            .n_tokens = p->n_tokens,
-                                            .d_model = p->model.d_model,
-                                            .n_devices = p->has_cluster ? moesim_cluster_devices(&p->cluster) : 1};
+    struct moesim_workload_env env = {.struct_size = sizeof env,
+                                      .phase = p->phase,
+                                      .seed = 1,
+                                      .n_layers = p->model.layers,
+                                      .n_experts = p->model.experts,
+                                      .n_columns = p->model.experts,
+                                      .top_k = p->model.top_k,
+                                      .n_tokens = p->n_tokens,
+                                      .d_model = p->model.d_model,
+                                      .n_devices = p->has_cluster ? moesim_cluster_devices(&p->cluster) : 1};
     struct moesim_error err;
-    if (!p->workload->fits || p->workload->fits(p->workload_params, &env, &err) == MOESIM_OK)
+    enum moesim_status status = MOESIM_OK;
+    const uint32_t first = p->mode == MOESIM_MODE_TRAIN ? MOESIM_PART_TRAINING : MOESIM_PART_ALL;
+    const uint32_t last = p->mode == MOESIM_MODE_TRAIN ? MOESIM_PART_VALIDATION : MOESIM_PART_ALL;
+    for (env.part = first; p->workload->fits && !status && env.part <= last; env.part++)
+        status = p->workload->fits(p->workload_params, &env, &err);
+    if (!status)
         return;
     const struct moesim_setting *s = moesim_setting_blamed(choice->variant, err.text);
     note_at(r, choice, s ? s->key : NULL, &err);
@@ -273,6 +308,8 @@ void moesim_cell_check(struct moesim_resolver *r, const struct moesim_cell *cell
         check_needs(r, cell, cell->point.router->router->needs);
     if (workload && (!cell->chosen[MOESIM_MODEL]->variant || cell->chosen[MOESIM_MODEL]->known))
         check_sizes(r, cell);
+    if (workload && cell->point.mode == MOESIM_MODE_TRAIN)
+        check_training(r, cell);
     if (!experts_known(cell))
         return;
     check_experts(r, cell);

@@ -222,6 +222,20 @@ static void resolve_model(struct moesim_resolver *r, struct moesim_choice *choic
     check_sizes(r, choice);
 }
 
+static void resolve_training(struct moesim_resolver *r, struct moesim_choice *choice)
+{
+    const struct moesim_variant *v = choice->variant;
+    choice->schema = (struct moesim_schema){moesim_train_params, sizeof(struct moesim_param)};
+    choice->params_size = sizeof(struct moesim_train_options);
+    choice->known = !v->name[0];
+    if (choice->known)
+        read_params(r, MOESIM_TRAINING, NULL, choice);
+    else
+        moesim_mistake(r->mistakes, v->line, v->column,
+                       "train: '%.60s' is no mapping; write keys and values, such as {heads: 4, learning_rate: 0.002}",
+                       v->name);
+}
+
 static void resolve_cluster(struct moesim_resolver *r, struct moesim_choice *choice)
 {
     const struct moesim_variant *v = choice->variant;
@@ -381,8 +395,9 @@ static const char *canonical_spec(struct moesim_resolver *r, const struct moesim
 struct moesim_choices moesim_choices_resolve(struct moesim_resolver *r, enum moesim_component component)
 {
     static void (*const resolve[])(struct moesim_resolver *, struct moesim_choice *) = {
-        [MOESIM_ROUTER] = resolve_router,   [MOESIM_WORKLOAD] = resolve_workload,   [MOESIM_MODEL] = resolve_model,
-        [MOESIM_CLUSTER] = resolve_cluster, [MOESIM_PLACEMENT] = resolve_placement,
+        [MOESIM_ROUTER] = resolve_router,       [MOESIM_WORKLOAD] = resolve_workload,
+        [MOESIM_MODEL] = resolve_model,         [MOESIM_CLUSTER] = resolve_cluster,
+        [MOESIM_PLACEMENT] = resolve_placement, [MOESIM_TRAINING] = resolve_training,
     };
     const struct moesim_node *node = moesim_node_find(r->root, moesim_component_names[component]);
     const struct moesim_node *cluster = moesim_node_find(r->root, "cluster");

@@ -54,6 +54,9 @@ static bool component_has(const struct moesim_registry *registry, enum moesim_co
     case MOESIM_CLUSTER:
         search_schema(&search, (struct moesim_schema){moesim_cluster_params, stride});
         break;
+    case MOESIM_TRAINING:
+        search_schema(&search, (struct moesim_schema){moesim_train_params, stride});
+        break;
     default:
         for (const struct moesim_placement_rule *const *p = moesim_placement_rules; *p; p++)
             search_schema(&search, (struct moesim_schema){(*p)->params, stride});

@@ -15,10 +15,11 @@
 #include "sim/placement/placement.h"
 #include "sim/cost/cost.h"
 #include "sim/models/model.h"
+#include "sim/train/options.h"
 #include "sim/study/registry.h"
 
-enum moesim_mode { MOESIM_MODE_ROUTE, MOESIM_MODE_EXECUTE };
-#define MOESIM_MODE_CHOICES "route|execute"
+enum moesim_mode { MOESIM_MODE_ROUTE, MOESIM_MODE_EXECUTE, MOESIM_MODE_TRAIN };
+#define MOESIM_MODE_CHOICES "route|execute|train"
 
 /* A model that a device has no room for: told with the run, or no run at all. */
 enum moesim_oversize { MOESIM_OVERSIZE_FLAG, MOESIM_OVERSIZE_REFUSE };
@@ -54,8 +55,9 @@ struct moesim_point {
     const void *workload_params;
     struct moesim_workload_shape workload_shape;
     const char *workload_spec;
-    uint32_t n_tokens;         /* of a step over all devices */
-    struct moesim_model model; /* layers, experts, top_k, d_model and d_ff are set */
+    uint32_t n_tokens;                 /* of a step over all devices */
+    struct moesim_model model;         /* layers, experts, top_k, d_model and d_ff are set */
+    struct moesim_train_options train; /* mode train */
 
     bool has_cluster;
     struct moesim_cluster cluster;

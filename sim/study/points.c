@@ -101,6 +101,31 @@ static bool add_point(struct points *points, const struct cell_texts *texts, con
     return true;
 }
 
+/* The metrics of training are measured in it alone, and the curves that it is judged by are recorded. */
+static void select_training(struct moesim_point *p)
+{
+    for (uint32_t m = MOESIM_TRAIN_LOSS; m <= MOESIM_TIME_STEP; m++)
+        p->measure[m] &= p->mode == MOESIM_MODE_TRAIN;
+    static const uint32_t curves[] = {
+        MOESIM_TRAIN_LOSS,
+        MOESIM_BITS_PER_BYTE,
+        MOESIM_GRAD_NORM,
+        MOESIM_MAX_VIO,
+        MOESIM_MAX_VIO_GLOBAL,
+        MOESIM_DEAD_EXPERTS,
+        MOESIM_ROUTER_ENTROPY,
+        MOESIM_ROUTER_Z,
+        MOESIM_ROUTING_FLUCTUATION,
+        MOESIM_ROUTER_SATURATION,
+        MOESIM_DOMAIN_SPECIALISATION,
+        MOESIM_VOCABULARY_SPECIALISATION,
+        MOESIM_FLOP_TRAIN,
+        MOESIM_TIME_STEP,
+    };
+    for (size_t i = 0; i < sizeof curves / sizeof *curves && p->mode == MOESIM_MODE_TRAIN; i++)
+        p->record[curves[i]] |= p->measure[curves[i]];
+}
+
 /* The points of a cell: one for each seed that no rule excludes. */
 static bool add_cell(struct points *points, const struct moesim_axes *axes, struct moesim_cell *cell,
                      struct moesim_labels *labels, const bool *excluded)
@@ -118,6 +143,7 @@ static bool add_cell(struct points *points, const struct moesim_axes *axes, stru
     p->record_traffic = selection->traffic;
     memcpy(p->record, selection->record, sizeof p->record);
     memcpy(p->measure, selection->measure, sizeof p->measure);
+    select_training(p);
     points->json[points->n_json++] = texts.json;
     for (uint32_t s = 0; s < axes->n_seeds; s++)
         if (!excluded[s] && !add_point(points, &texts, p, axes->seeds[s]))

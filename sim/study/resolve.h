@@ -33,6 +33,7 @@ enum moesim_component {
     MOESIM_MODEL,
     MOESIM_CLUSTER,
     MOESIM_PLACEMENT,
+    MOESIM_TRAINING,
     MOESIM_N_COMPONENTS
 };
 extern const char *const moesim_component_names[MOESIM_N_COMPONENTS];

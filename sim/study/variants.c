@@ -8,7 +8,8 @@
 
 #include "sim/study/spec.h"
 
-const char *const moesim_component_names[MOESIM_N_COMPONENTS] = {"router", "workload", "model", "cluster", "placement"};
+const char *const moesim_component_names[MOESIM_N_COMPONENTS] = {"router",  "workload",  "model",
+                                                                 "cluster", "placement", "train"};
 
 /* Of all variants of a component together; keeps a small hostile file small in memory. */
 enum { MAX_SETTINGS = 200000 };
@@ -178,7 +179,7 @@ struct moesim_variants moesim_variants_expand(struct moesim_resolver *r, enum mo
     struct expansion x = {.r = r,
                           .what = moesim_component_names[component],
                           .at = node,
-                          .name_optional = component == MOESIM_MODEL,
+                          .name_optional = component == MOESIM_MODEL || component == MOESIM_TRAINING,
                           .may_be_text = component == MOESIM_CLUSTER};
     if (node->kind != MOESIM_NODE_SEQUENCE)
         expand_node(&x, node);

@@ -128,7 +128,7 @@ static float jitter_width(const struct moesim_moe *moe)
     return moe->batch.phase == MOESIM_TRAIN ? moe->shape.input_jitter : 0;
 }
 
-static void make_batch(struct moesim_moe *moe, const struct moesim_pass *pass, const float *hidden)
+static void make_batch(struct moesim_moe *moe, const struct moesim_moe_pass *pass, const float *hidden)
 {
     struct moesim_batch *b = &moe->batch;
     *b = (struct moesim_batch){.struct_size = sizeof *b,
@@ -189,7 +189,7 @@ static void count(struct moesim_moe *moe)
     moe->global_tokens += b->n_tokens;
 }
 
-enum moesim_status moesim_moe_forward(struct moesim_moe *moe, const struct moesim_pass *pass, const float *hidden,
+enum moesim_status moesim_moe_forward(struct moesim_moe *moe, const struct moesim_moe_pass *pass, const float *hidden,
                                       float *output, struct moesim_error *err)
 {
     const struct moesim_router *router = moe->choice->router;

@@ -12,7 +12,7 @@
 #include "sim/train/config.h"
 
 /* What all layers of a micro-batch share; borrowed for the call. */
-struct moesim_pass {
+struct moesim_moe_pass {
     uint32_t phase; /* enum moesim_phase */
     uint64_t seed;
     uint32_t step, micro_batch; /* step counts micro-batches */
@@ -66,7 +66,7 @@ void moesim_moe_finish(struct moesim_moe *moe);
 
 /* output [n_tokens][d_model] += what the experts make of hidden [n_tokens][d_model]. Counts are the pass's; in training
  * they also go into the global batch's. */
-MOESIM_MUST_CHECK enum moesim_status moesim_moe_forward(struct moesim_moe *moe, const struct moesim_pass *pass,
+MOESIM_MUST_CHECK enum moesim_status moesim_moe_forward(struct moesim_moe *moe, const struct moesim_moe_pass *pass,
                                                         const float *hidden, float *output, struct moesim_error *err);
 
 /* After a forward pass of the same hidden states, from d_output: d_hidden += the gradient by hidden, that of the

@@ -193,11 +193,19 @@ static enum moesim_status diverged_gradient(const struct moesim_training *t, str
         name);
 }
 
+/* What the step had added up is dropped: the model is that of the step before. */
+static enum moesim_status abandon(struct moesim_training *t, enum moesim_status status)
+{
+    t->loss_sum = t->aux_sum = 0;
+    t->micro_batch = 0;
+    return status;
+}
+
 static enum moesim_status update(struct moesim_training *t, struct moesim_training_figures *f, struct moesim_error *err)
 {
     const struct moesim_gradient_norm norm = moesim_gradient_norm(&t->adamw);
     if (!isfinite(norm.all))
-        return diverged_gradient(t, err);
+        return abandon(t, diverged_gradient(t, err));
     note_gate_norms(t);
     moesim_adamw_step(&t->adamw, t->step, norm.all);
     const enum moesim_status status = update_routers(t, err);
@@ -263,7 +271,7 @@ enum moesim_status moesim_training_step(struct moesim_training *training, const 
     }
     fill_figures(t, targets, figures);
     if (!isfinite(figures->loss) || !isfinite(figures->aux_loss))
-        return diverged_loss(t, err);
+        return abandon(t, diverged_loss(t, err));
     t->loss_sum += figures->loss;
     t->aux_sum += figures->aux_loss;
     return ++t->micro_batch == m ? update(t, figures, err) : MOESIM_OK;

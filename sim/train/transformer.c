@@ -29,7 +29,7 @@ static float *stream_at(const struct moesim_transformer *m, uint32_t i)
 }
 
 static enum moesim_status run_ffn(struct moesim_transformer *m, struct moesim_transformer_block *b,
-                                  struct moesim_pass *pass, float *output, struct moesim_error *err)
+                                  struct moesim_moe_pass *pass, float *output, struct moesim_error *err)
 {
     const size_t size = (size_t)m->n_tokens * m->config.d_model;
     moesim_norm_forward(&b->before_ffn, b->middle, m->n_tokens, b->ffn_r, b->ffn_in);
@@ -81,15 +81,15 @@ enum moesim_status moesim_transformer_forward(struct moesim_transformer *model, 
     struct moesim_transformer *m = model;
     assert(sample->n_sequences > 0 && sample->n_sequences <= m->config.n_sequences);
     lay_tokens_out(m, sample->n_sequences * m->config.sequence);
-    struct moesim_pass pass = {.phase = phase,
-                               .seed = m->seed,
-                               .step = step,
-                               .micro_batch = micro_batch,
-                               .n_tokens = m->n_tokens,
-                               .token_id = sample->token,
-                               .sequence_id = m->sequence_id,
-                               .device = m->device,
-                               .domain = sample->domain};
+    struct moesim_moe_pass pass = {.phase = phase,
+                                   .seed = m->seed,
+                                   .step = step,
+                                   .micro_batch = micro_batch,
+                                   .n_tokens = m->n_tokens,
+                                   .token_id = sample->token,
+                                   .sequence_id = m->sequence_id,
+                                   .device = m->device,
+                                   .domain = sample->domain};
     moesim_embedding_forward(&m->embedding, sample->token, m->n_tokens, stream_at(m, 0));
     for (uint32_t i = 0; i < m->config.n_blocks; i++) {
         run_attention(m, &m->block[i]);

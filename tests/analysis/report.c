@@ -15,16 +15,16 @@
 #include "analysis/figures/figure.h"
 #include "analysis/file.h"
 #include "analysis/report.h"
+#include "report_fixture.h"
 #include "sample_store.h"
-#include "xml.h"
 
 TestSuite(report, .timeout = 60);
 
 static const char *const routers[] = {"softmax-topk", "switch:capacity_factor=1.25", "switch:capacity_factor=2"};
 static const char *const workloads[] = {"gaussian", "zipf:alpha=1.2"};
-static const char *const figures[] = {"imbalance",   "differences", "step-time", "balance-cost",
-                                      "expert-load", "traffic",     "drops"};
-enum { N_FIGURES = sizeof figures / sizeof *figures };
+
+/* The figures of a study that did not train. */
+enum { N_FIGURES = 7 };
 
 static struct sample sample(void)
 {
@@ -39,128 +39,6 @@ static struct sample sample(void)
                            .with_cluster = true,
                            .with_loads = true,
                            .with_traffic = true};
-}
-
-static char folder[64];
-
-static struct results_store *open_sample(const struct sample *made, bool fail)
-{
-    struct results_store *store;
-    struct moesim_error err;
-    cr_assert_eq(results_open("report.db", RESULTS_MEMORY, &store, &err), MOESIM_OK, "%s", err.text);
-    if (made)
-        sample_fill(store, made, fail);
-    return store;
-}
-
-static void new_folder(void)
-{
-    strcpy(folder, "/tmp/moesim-report-XXXXXX");
-    cr_assert(mkdtemp(folder));
-}
-
-static void remove_folder(void)
-{
-    char path[256];
-    for (uint32_t i = 0; i < N_FIGURES; i++)
-        for (uint32_t png = 0; png < 2; png++) {
-            snprintf(path, sizeof path, "%s/fig-%s.%s", folder, figures[i], png ? "png" : "svg");
-            unlink(path);
-        }
-    snprintf(path, sizeof path, "%s/report.html", folder);
-    unlink(path);
-    cr_assert_eq(rmdir(folder), 0, "something else was left in %s", folder);
-}
-
-/* Reports the store and reads the page. */
-static char *report(struct results_store *store, struct analysis_report_result *result)
-{
-    const struct analysis_report_options options = {.directory = folder, .version = "9.9.9"};
-    struct moesim_error err;
-    size_t size;
-    cr_assert_eq(analysis_report(store, &options, result, &err), MOESIM_OK, "%s", err.text);
-    char *page = file_read(result->page, 5u << 20, &size);
-    cr_assert(page, "no page, or one of more than 5 MB");
-    return page;
-}
-
-static bool have_gnuplot(void)
-{
-    return system("command -v gnuplot >/dev/null 2>&1") == 0;
-}
-
-static void expect(const char *page, const char *text)
-{
-    cr_expect(strstr(page, text), "not on the page: %s", text);
-}
-
-/* Every figure file that is there is whole; returns how many. */
-static uint32_t check_files(void)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < N_FIGURES; i++) {
-        char path[256];
-        size_t size;
-        snprintf(path, sizeof path, "%s/fig-%s.svg", folder, figures[i]);
-        char *svg = file_read(path, 5u << 20, &size);
-        if (!svg)
-            continue;
-        n++;
-        cr_expect_null(xml_problem(svg), "%s: %s", path, xml_problem(svg));
-        cr_expect_null(strstr(svg, "<title>"));
-        snprintf(path, sizeof path, "%s/fig-%s.png", folder, figures[i]);
-        char *png = file_read(path, 20u << 20, &size);
-        cr_expect(png && size > 1024 && !memcmp(png, "\x89PNG", 4), "%s", path);
-        free(svg);
-        free(png);
-    }
-    return n;
-}
-
-/* The next id attribute: not one that a text speaks of. */
-static const char *next_id(const char *page, const char *from)
-{
-    for (const char *id = strstr(from, " id="); id; id = strstr(id + 1, " id=")) {
-        const char *c = id;
-        while (c > page && *c != '<' && *c != '>')
-            c--;
-        if (*c == '<')
-            return id;
-    }
-    return NULL;
-}
-
-/* The inline drawings are well-formed and no id occurs twice. */
-static void check_inline(char *page)
-{
-    for (char *svg = strstr(page, "<svg"); svg; svg = strstr(svg + 1, "<svg")) {
-        char *end = strstr(svg, "</svg>");
-        cr_assert(end);
-        const char after = end[6];
-        end[6] = '\0';
-        cr_expect_null(xml_problem(svg), "%s", xml_problem(svg));
-        end[6] = after;
-    }
-    for (const char *id = next_id(page, page); id; id = next_id(page, id + 1)) {
-        char name[96] = "";
-        const size_t length = strcspn(id + 5, "\"'") + 6;
-        cr_assert_lt(length + 1, sizeof name);
-        memcpy(name, id + 4, length);
-        for (const char *again = next_id(page, id + 1); again; again = next_id(page, again + 1))
-            cr_assert(strncmp(again + 4, name, length), "the id %s occurs twice", name);
-    }
-}
-
-/* Nothing on the page may load anything or run. */
-static void check_contained(const char *page)
-{
-    static const char *const forbidden[] = {"<script", "src=\"http", "href=\"http", "href='http", "url(http",
-                                            "@import", "<link",      "<iframe",     " onload=",   "javascript:"};
-    expect(page, "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\"");
-    for (uint32_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
-        cr_expect_null(strstr(page, forbidden[i]), "%s", forbidden[i]);
-    for (const char *c = page; *c; c++)
-        cr_assert((unsigned char)*c >= 0x20 || strchr("\t\n", *c), "control byte %d", *c);
 }
 
 /* Means by SQL alone stand in the page as cells. */
@@ -191,42 +69,42 @@ static void check_numbers(struct results_store *store, const char *page)
 Test(report, shows_the_numbers_of_the_store)
 {
     const struct sample made = sample();
-    struct results_store *store = open_sample(&made, true);
+    struct results_store *store = report_open(&made, true);
     struct analysis_report_result result;
-    new_folder();
-    char *page = report(store, &result);
+    report_new_folder();
+    char *page = report_read(store, &result);
     check_numbers(store, page);
-    check_contained(page);
-    expect(page, "23 runs");
-    expect(page, "1 failed run");
-    expect(page, "worker ended by signal 11 &lt;segmentation fault&gt;");
-    expect(page, "4 seeds (1-4)");
-    expect(page, "OpenBLAS 0.3.21");
-    expect(page, "abc1234");
-    expect(page, "9.9.9");
-    expect(page, "time_layer, ms<small>modelled");
-    expect(page, "measured here");
-    if (have_gnuplot()) {
+    report_check_contained(page);
+    report_expect(page, "23 runs");
+    report_expect(page, "1 failed run");
+    report_expect(page, "worker ended by signal 11 &lt;segmentation fault&gt;");
+    report_expect(page, "4 seeds (1-4)");
+    report_expect(page, "OpenBLAS 0.3.21");
+    report_expect(page, "abc1234");
+    report_expect(page, "9.9.9");
+    report_expect(page, "time_layer, ms<small>modelled");
+    report_expect(page, "measured here");
+    if (report_have_gnuplot()) {
         cr_expect_eq(result.n_figures, N_FIGURES);
-        cr_expect_eq(check_files(), N_FIGURES);
-        check_inline(page);
+        cr_expect_eq(report_check_files(), N_FIGURES);
+        report_check_inline(page);
     }
     free(page);
-    remove_folder();
+    report_remove_folder();
     results_close(store);
 }
 
 Test(report, shows_the_differences_of_the_comparison)
 {
     const struct sample made = sample();
-    struct results_store *store = open_sample(&made, false);
+    struct results_store *store = report_open(&made, false);
     struct analysis_report_result result;
     struct analysis_comparison comparison;
     struct moesim_error err;
     struct moesim_arena *arena = moesim_arena_create(0);
     const uint32_t metric = MOESIM_MAX_VIO;
-    new_folder();
-    char *page = report(store, &result);
+    report_new_folder();
+    char *page = report_read(store, &result);
     cr_assert_eq(analysis_compare(store, NULL, NULL, &metric, 1, true, arena, &comparison, &err), MOESIM_OK);
     cr_expect_eq(comparison.n_differences, 4);
     for (uint32_t i = 0; i < comparison.n_differences; i++) {
@@ -235,13 +113,13 @@ Test(report, shows_the_differences_of_the_comparison)
         char text[96];
         snprintf(text, sizeof text, "<small>%s%.*f [", d->difference < 0.0 ? "\u2212" : "+", decimals,
                  fabs(d->difference));
-        expect(page, text);
+        report_expect(page, text);
         cr_expect_eq(d->verdict, ANALYSIS_BETTER);
     }
-    expect(page, "<span class=\"better\">better</span>");
-    expect(page, "Fewer than ten seeds");
+    report_expect(page, "<span class=\"better\">better</span>");
+    report_expect(page, "Fewer than ten seeds");
     free(page);
-    remove_folder();
+    report_remove_folder();
     moesim_arena_destroy(arena);
     results_close(store);
 }
@@ -263,43 +141,43 @@ Test(report, takes_names_as_text)
     made.n_routers = 6;
     made.n_workloads = 6;
     made.n_seeds = 2;
-    struct results_store *store = open_sample(&made, false);
+    struct results_store *store = report_open(&made, false);
     struct analysis_report_result result;
-    new_folder();
-    char *page = report(store, &result);
-    expect(page, "&lt;script&gt;alert(1)&lt;/script&gt;");
-    expect(page, "a&quot;b`touch moesim-was-here`&#39;c\\n$(touch moesim-was-here)");
-    expect(page, "&lt;/svg&gt;&lt;/title&gt;&lt;img src=x onerror=alert(1)&gt;&amp;amp;&amp;#0;");
-    expect(page, "x\ufffd\ufffd[31m\ufffdy\ufffdz\ufffd\ufffd");
-    expect(page, longest);
-    check_contained(page);
-    check_inline(page);
+    report_new_folder();
+    char *page = report_read(store, &result);
+    report_expect(page, "&lt;script&gt;alert(1)&lt;/script&gt;");
+    report_expect(page, "a&quot;b`touch moesim-was-here`&#39;c\\n$(touch moesim-was-here)");
+    report_expect(page, "&lt;/svg&gt;&lt;/title&gt;&lt;img src=x onerror=alert(1)&gt;&amp;amp;&amp;#0;");
+    report_expect(page, "x\ufffd\ufffd[31m\ufffdy\ufffdz\ufffd\ufffd");
+    report_expect(page, longest);
+    report_check_contained(page);
+    report_check_inline(page);
     cr_expect_neq(access("moesim-was-here", F_OK), 0);
-    if (have_gnuplot()) {
+    if (report_have_gnuplot()) {
         cr_expect_eq(result.n_figures, 6);
-        check_files();
+        report_check_files();
     }
     free(page);
-    remove_folder();
+    report_remove_folder();
     results_close(store);
 }
 
 Test(report, works_without_gnuplot)
 {
     const struct sample made = sample();
-    struct results_store *store = open_sample(&made, false);
+    struct results_store *store = report_open(&made, false);
     struct analysis_report_result result;
-    new_folder();
+    report_new_folder();
     cr_assert_eq(setenv("PATH", "/nonexistent", 1), 0);
-    char *page = report(store, &result);
+    char *page = report_read(store, &result);
     check_numbers(store, page);
-    check_contained(page);
-    expect(page, "gnuplot-nox");
+    report_check_contained(page);
+    report_expect(page, "gnuplot-nox");
     cr_expect(result.without_gnuplot);
     cr_expect_eq(result.n_figures, 0);
-    cr_expect_eq(check_files(), 0);
+    cr_expect_eq(report_check_files(), 0);
     free(page);
-    remove_folder();
+    report_remove_folder();
     results_close(store);
 }
 
@@ -307,25 +185,25 @@ Test(report, works_without_gnuplot)
 Test(report, trusts_no_figure_unseen)
 {
     const struct sample made = sample();
-    struct results_store *store = open_sample(&made, false);
+    struct results_store *store = report_open(&made, false);
     struct analysis_report_result result;
     struct moesim_error err;
     char path[128];
     static const char fake[] =
         "#!/bin/sh\nprintf '<svg>' > figure.svg\necho svg > whole.txt\necho no space >&2\nexit 0\n";
-    new_folder();
-    snprintf(path, sizeof path, "%s/gnuplot", folder);
+    report_new_folder();
+    snprintf(path, sizeof path, "%s/gnuplot", report_folder);
     cr_assert_eq(file_write(path, fake, strlen(fake), &err), MOESIM_OK);
     cr_assert_eq(chmod(path, 0700), 0);
-    cr_assert_eq(setenv("PATH", folder, 1), 0);
-    char *page = report(store, &result);
+    cr_assert_eq(setenv("PATH", report_folder, 1), 0);
+    char *page = report_read(store, &result);
     cr_expect_not(result.without_gnuplot);
     cr_expect_eq(result.n_figures, 0);
-    cr_expect_eq(check_files(), 0);
-    expect(page, "gnuplot (status 0): no space");
+    cr_expect_eq(report_check_files(), 0);
+    report_expect(page, "gnuplot (status 0): no space");
     free(page);
     unlink(path);
-    remove_folder();
+    report_remove_folder();
     results_close(store);
 }
 
@@ -334,30 +212,30 @@ Test(report, draws_only_what_has_data)
     struct analysis_report_result result;
     struct sample made = sample();
     made.n_routers = made.n_workloads = made.n_seeds = made.n_experts = made.n_windows = 1;
-    struct results_store *store = open_sample(&made, false);
-    new_folder();
-    char *page = report(store, &result); /* one of everything */
-    if (have_gnuplot()) {
+    struct results_store *store = report_open(&made, false);
+    report_new_folder();
+    char *page = report_read(store, &result); /* one of everything */
+    if (report_have_gnuplot()) {
         cr_expect_eq(result.n_figures, 5);
-        cr_expect_eq(check_files(), 5);
+        cr_expect_eq(report_check_files(), 5);
     }
-    expect(page, "Nothing to compare");
-    expect(page, "capacity factor");
+    report_expect(page, "Nothing to compare");
+    report_expect(page, "capacity factor");
     free(page);
     results_close(store);
 
     made = sample();
     made.without_values = true; /* all-NaN; the figures of the first report go */
     made.with_loads = made.with_traffic = false;
-    store = open_sample(&made, false);
-    page = report(store, &result);
+    store = report_open(&made, false);
+    page = report_read(store, &result);
     cr_expect_eq(result.n_figures, 0);
-    cr_expect_eq(check_files(), 0);
-    expect(page, "No modelled cost: give the study a cluster");
-    expect(page, "record: [expert_load]");
-    expect(page, "record: [traffic]");
+    cr_expect_eq(report_check_files(), 0);
+    report_expect(page, "No modelled cost: give the study a cluster");
+    report_expect(page, "record: [expert_load]");
+    report_expect(page, "record: [traffic]");
     free(page);
-    remove_folder();
+    report_remove_folder();
     results_close(store);
 }
 
@@ -376,43 +254,43 @@ Test(report, many_routers_and_experts)
     made.n_routers = N;
     made.n_seeds = 2;
     made.n_experts = 512;
-    struct results_store *store = open_sample(&made, false);
+    struct results_store *store = report_open(&made, false);
     struct analysis_report_result result;
-    new_folder();
-    char *page = report(store, &result);
-    check_contained(page);
-    if (have_gnuplot()) {
+    report_new_folder();
+    char *page = report_read(store, &result);
+    report_check_contained(page);
+    if (report_have_gnuplot()) {
         cr_expect_eq(result.n_figures, N_FIGURES);
-        cr_expect_eq(check_files(), N_FIGURES);
+        cr_expect_eq(report_check_files(), N_FIGURES);
     }
     free(page);
-    remove_folder();
+    report_remove_folder();
     results_close(store);
 }
 
 Test(report, refuses_in_one_sentence)
 {
     const struct sample made = sample();
-    struct results_store *store = open_sample(&made, false);
+    struct results_store *store = report_open(&made, false);
     struct analysis_report_result result;
     struct moesim_error err;
-    static const char *const folders[] = {"/proc/no/such/folder", "/dev/null", "/dev/null/report", ""};
+    static const char *const folders[] = {"/proc/no/such/report_folder", "/dev/null", "/dev/null/report", ""};
     for (uint32_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         const struct analysis_report_options options = {.directory = folders[i]};
         cr_expect_eq(analysis_report(store, &options, &result, &err), MOESIM_EIO, "'%s'", folders[i]);
         cr_expect(strlen(err.text) > 10);
     }
-    new_folder();
-    const struct analysis_report_options unknown = {.directory = folder, .study = "no-such-study"};
+    report_new_folder();
+    const struct analysis_report_options unknown = {.directory = report_folder, .study = "no-such-study"};
     cr_expect_eq(analysis_report(store, &unknown, &result, &err), MOESIM_EINVAL);
-    const struct analysis_report_options baseline = {.directory = folder, .baseline = "softmax-topq"};
+    const struct analysis_report_options baseline = {.directory = report_folder, .baseline = "softmax-topq"};
     cr_expect_eq(analysis_report(store, &baseline, &result, &err), MOESIM_EINVAL);
-    expect(err.text, "softmax-topk");
+    report_expect(err.text, "softmax-topk");
     results_close(store);
 
-    store = open_sample(NULL, false);
-    const struct analysis_report_options options = {.directory = folder};
+    store = report_open(NULL, false);
+    const struct analysis_report_options options = {.directory = report_folder};
     cr_expect_eq(analysis_report(store, &options, &result, &err), MOESIM_EINVAL);
     results_close(store);
-    remove_folder();
+    report_remove_folder();
 }

@@ -8,6 +8,8 @@
 #include <moesim/hash.h>
 #include <moesim/outcome.h>
 
+#include "sample_training.h"
+
 static double noise(uint32_t a, uint32_t b, uint32_t c)
 {
     const uint32_t key[] = {a, b, c};
@@ -114,6 +116,9 @@ static void write_run(struct results_store *store, const struct sample *sample, 
     struct moesim_traffic traffic[24];
     outcome.traffic = traffic;
     outcome.n_traffic = sample->with_traffic ? fill_traffic(traffic) : 0;
+    outcome.arena = moesim_arena_create(0);
+    if (sample->trained && outcome.arena)
+        sample_train(&outcome, r, s, sample->n_experts, sample->with_cluster);
     const uint32_t place = (w * sample->n_routers + r) * sample->n_seeds + s;
     const struct results_run run = {.study = study,
                                     .hash = moesim_hash(MOESIM_HASH_START, &place, sizeof place),
@@ -140,6 +145,7 @@ static void write_run(struct results_store *store, const struct sample *sample, 
     struct moesim_error err;
     if (results_write(store, &run, &id, &err))
         fprintf(stderr, "%s\n", err.text);
+    moesim_arena_destroy(outcome.arena);
     for (uint32_t i = 0; i < MOESIM_MAX_WINDOWS; i++) {
         free(window[i].assigned);
         free(window[i].kept);

@@ -16,6 +16,7 @@ struct sample {
     uint32_t n_routers, n_workloads, n_seeds, n_experts, n_windows;
     bool with_cluster, with_loads, with_traffic;
     bool without_values; /* every metric is NaN */
+    bool trained;        /* as mode train does: sample_training.h */
 };
 
 /* max_vio of a run of the sample. */

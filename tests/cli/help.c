@@ -130,7 +130,7 @@ Test(help, completion_offers_words)
         {"__complete -- run --router softm", "softmax-topk\n"},
         {"__complete -- export x.db --format js", "json\njsonl\n"},
         {"__complete -- list clu", "clusters\n"},
-        {"__complete -- describe metric max", "max_vio\n"},
+        {"__complete -- describe metric max", "max_vio\nmax_vio_global\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct heard h = program_run("%s", cases[i].line);

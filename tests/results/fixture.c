@@ -137,6 +137,37 @@ static double awkward(uint64_t i)
     return i % 3 ? 1.0 / (double)(i + 1) : special[i / 3 % 8];
 }
 
+/* Two domains at three validations, and where two layers sent them and two token ids. */
+static void add_training(struct moesim_outcome *o, struct moesim_arena *arena)
+{
+    static const char *const domain[] = {"code", "\u00fc 'prose'"}, *const subject[][2] = {{"code", "prose"},
+                                                                                           {"\u2423the", "\\n"}};
+    enum { N_EXPERTS = 4 };
+    o->n_domain_losses = 6;
+    o->n_specialisations = 8;
+    o->domain_loss = moesim_alloc(arena, o->n_domain_losses, sizeof *o->domain_loss);
+    o->specialisation = moesim_alloc(arena, o->n_specialisations, sizeof *o->specialisation);
+    cr_assert(o->domain_loss && o->specialisation);
+    for (uint32_t i = 0; i < 6; i++)
+        o->domain_loss[i] = (struct moesim_domain_loss){.step = 10 * (i / 2),
+                                                        .domain = moesim_strdup(arena, domain[i % 2]),
+                                                        .tokens = 512,
+                                                        .bits_per_byte = awkward(i)};
+    for (uint32_t i = 0; i < 8; i++) {
+        uint64_t *assigned = moesim_alloc(arena, N_EXPERTS, sizeof *assigned);
+        cr_assert_not_null(assigned);
+        for (uint32_t e = 0; e < N_EXPERTS; e++)
+            assigned[e] = i * 100 + e + (e == 3 ? 1ull << 61 : 0);
+        o->specialisation[i] =
+            (struct moesim_specialisation){.layer = i / 4,
+                                           .kind = i / 2 % 2,
+                                           .subject = moesim_strdup(arena, subject[i / 2 % 2][i % 2]),
+                                           .tokens = 1000 + i,
+                                           .n_experts = N_EXPERTS,
+                                           .assigned = assigned};
+    }
+}
+
 struct moesim_outcome fixture_rich_outcome(struct moesim_arena *arena, uint32_t n_layers)
 {
     const uint32_t n_experts = 8;
@@ -175,6 +206,7 @@ struct moesim_outcome fixture_rich_outcome(struct moesim_arena *arena, uint32_t 
         o.traffic[i] = (struct moesim_traffic){i / 4, i % 4, i * 1e9 / 3, MOESIM_LINK_DEVICE};
     o.traffic[16] = (struct moesim_traffic){1, 0, 1e9 / 7, MOESIM_LINK_LEAF_UP}; /* the same ends by other links */
     o.traffic[17] = (struct moesim_traffic){1, 0, 1e9 / 9, MOESIM_LINK_NVLINK_OUT};
+    add_training(&o, arena);
     return o;
 }
 

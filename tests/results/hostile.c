@@ -79,7 +79,7 @@ Test(hostile, other_files)
         expect_refused(path, mode, "another program");
         make(path, "PRAGMA journal_mode = WAL");
         expect_refused(path, mode, "another program");
-        make(path, "PRAGMA application_id = 0x4d6f4573; PRAGMA user_version = 3");
+        make(path, "PRAGMA application_id = 0x4d6f4573; PRAGMA user_version = 4");
         expect_refused(path, mode, "newer moesim");
         cr_expect_eq(fixture_count_files(path), 1, "nothing is left beside it");
         remove(path);

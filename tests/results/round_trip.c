@@ -89,6 +89,43 @@ static void expect_rest(struct results_store *store, const struct moesim_outcome
     results_query_close(q);
 }
 
+static void expect_training(struct results_store *store, const struct moesim_outcome *o)
+{
+    struct results_query *q =
+        ask(store, "SELECT step, domain, tokens, bits_per_byte FROM v_domain_loss ORDER BY step, domain", NULL, 0);
+    uint64_t n = 0;
+    for (; next(q); n++) {
+        const struct moesim_domain_loss *l = &o->domain_loss[n];
+        cr_expect_eq(results_integer(q, 0), l->step);
+        cr_expect_str_eq(results_text(q, 1), l->domain);
+        cr_expect_eq((uint64_t)results_integer(q, 2), l->tokens);
+        expect_bits(results_number(q, 3), l->bits_per_byte, l->domain);
+    }
+    cr_expect_eq(n, o->n_domain_losses);
+    results_query_close(q);
+
+    static const char *const kind[] = {"domain", "token"};
+    for (n = 0; n < o->n_specialisations; n++) {
+        const struct moesim_specialisation *s = &o->specialisation[n];
+        char layer[8];
+        snprintf(layer, sizeof layer, "%u", s->layer);
+        const char *const text[] = {layer, kind[s->kind], s->subject};
+        q = ask(store,
+                "SELECT expert, assigned, tokens FROM v_specialisation WHERE layer = CAST(?1 AS INTEGER) AND kind = ?2"
+                " AND subject = ?3 ORDER BY expert",
+                text, 3);
+        uint32_t e = 0;
+        for (; next(q); e++) {
+            cr_expect_eq(results_integer(q, 0), e);
+            cr_expect_eq((uint64_t)results_integer(q, 1), s->assigned[e]);
+            cr_expect_eq((uint64_t)results_integer(q, 2), s->tokens);
+        }
+        cr_expect_eq(e, s->n_experts, "%s: %u of %u experts", s->subject, e, s->n_experts);
+        results_query_close(q);
+    }
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM v_specialisation"), 4.0 * (double)o->n_specialisations);
+}
+
 Test(round_trip, outcome)
 {
     char path[FIXTURE_MAX_PATH];
@@ -108,6 +145,7 @@ Test(round_trip, outcome)
     store = fixture_open(path, RESULTS_READ);
     expect_summaries(store, &outcome);
     expect_rest(store, &outcome);
+    expect_training(store, &outcome);
     struct results_query *q = ask(store, "SELECT * FROM v_runs", NULL, 0);
     cr_assert(next(q));
     uint32_t n_found = 0;
@@ -132,6 +170,26 @@ Test(round_trip, outcome)
     cr_expect_eq(fixture_count_files(path), 1, "a reader leaves no log");
     moesim_arena_destroy(arena);
     fixture_remove(path);
+}
+
+/* Two domains or token ids may be spelled alike: no reason to lose a run. */
+Test(round_trip, names_that_come_twice)
+{
+    struct results_store *store = fixture_open(NULL, RESULTS_MEMORY);
+    struct moesim_arena *arena = moesim_arena_create(0);
+    struct moesim_outcome outcome = fixture_rich_outcome(arena, 1);
+    outcome.domain_loss[1].domain = outcome.domain_loss[0].domain;
+    outcome.specialisation[1].subject = outcome.specialisation[0].subject;
+    struct fixture_run f;
+    fixture_run(&f, fixture_study(store, "one"), "null", "zipf", 1, &outcome);
+    fixture_store(store, &f.run);
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM v_domain_loss"), (double)outcome.n_domain_losses - 1);
+    cr_expect_eq(fixture_number(store, "SELECT count(*) FROM v_specialisation"),
+                 4.0 * ((double)outcome.n_specialisations - 1));
+    struct moesim_error err = {""};
+    cr_expect_eq(results_verify(store, &err), MOESIM_OK, "%s", err.text);
+    results_close(store);
+    moesim_arena_destroy(arena);
 }
 
 Test(round_trip, states_and_replacement)

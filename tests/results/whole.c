@@ -21,7 +21,8 @@ static double count_rows(struct results_store *store)
 {
     return fixture_number(store, "SELECT (SELECT count(*) FROM run) + (SELECT count(*) FROM run_param)"
                                  " + (SELECT count(*) FROM summary) + (SELECT count(*) FROM series)"
-                                 " + (SELECT count(*) FROM expert_load) + (SELECT count(*) FROM traffic)");
+                                 " + (SELECT count(*) FROM expert_load) + (SELECT count(*) FROM traffic)"
+                                 " + (SELECT count(*) FROM domain_loss) + (SELECT count(*) FROM specialisation)");
 }
 
 /* The file may grow page by page further: the write fails at every place until it fits. */
@@ -70,7 +71,8 @@ Test(whole, refused_at_every_table)
     const struct moesim_outcome outcome = fixture_rich_outcome(arena, 2);
     struct results_store *store = fixture_open(NULL, RESULTS_MEMORY);
     const int64_t study = fixture_study(store, "one");
-    static const char *const tables[] = {"run", "run_param", "summary", "series", "expert_load", "traffic"};
+    static const char *const tables[] = {"run",         "run_param", "summary",     "series",
+                                         "expert_load", "traffic",   "domain_loss", "specialisation"};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         char sql[160];
         snprintf(sql, sizeof sql, "CREATE TRIGGER no AFTER INSERT ON %s BEGIN SELECT raise(FAIL, 'not here'); END",
@@ -102,6 +104,14 @@ static const char *const changes[] = {
     "UPDATE traffic SET bytes = 1 WHERE source = 1 AND target = 0",
     "UPDATE traffic SET unit = 'node' WHERE unit = 'device'",
     "UPDATE traffic SET unit = 'leaf_down' WHERE unit = 'leaf_up'",
+    "UPDATE domain_loss SET bits_per_byte = 1 WHERE step = 10 AND domain = 'code'",
+    "UPDATE domain_loss SET domain = 'prose' WHERE domain = 'code'",
+    "UPDATE domain_loss SET tokens = tokens + 1 WHERE step = 0",
+    "DELETE FROM domain_loss",
+    "UPDATE specialisation SET assigned = replace(assigned, '1', '2') WHERE kind = 'token' AND layer = 1",
+    "UPDATE specialisation SET subject = 'x' WHERE subject = 'code' AND layer = 0",
+    "UPDATE specialisation SET tokens = 1 WHERE kind = 'domain'",
+    "DELETE FROM specialisation WHERE kind = 'token'",
     "UPDATE run SET seed = 8",
     "UPDATE run SET params = '{\"steps\": 4}'",
     "UPDATE run SET row_hash = upper(row_hash) || 'x'",

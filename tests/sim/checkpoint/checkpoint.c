@@ -113,8 +113,8 @@ Test(checkpoint, what_goes_on_has_the_same_bits, .init = open_bed, .fini = close
         struct moesim_training *whole = create(&config), *half = create(&config), *rest = create(&config);
         run(whole, 7);
         run(half, 4);
-        cr_assert_eq(moesim_checkpoint_save(half, path, "", &err), MOESIM_OK, "%s", err.text);
-        cr_assert_eq(moesim_checkpoint_load(rest, path, &err), MOESIM_OK, "%s: %s", specs[i], err.text);
+        cr_assert_eq(moesim_checkpoint_save(half, path, "", NULL, &err), MOESIM_OK, "%s", err.text);
+        cr_assert_eq(moesim_checkpoint_load(rest, path, NULL, &err), MOESIM_OK, "%s: %s", specs[i], err.text);
         check_equal(half, rest, specs[i]);
         run(rest, 3);
         check_equal(whole, rest, specs[i]);
@@ -132,7 +132,7 @@ Test(checkpoint, says_what_it_is, .init = open_bed, .fini = close_bed)
     struct moesim_training *t = create(&config);
     struct moesim_checkpoint_info info;
     run(t, 1);
-    cr_assert_eq(moesim_checkpoint_save(t, path, "{\"study\": \"\xc3\xa4\"}", &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(moesim_checkpoint_save(t, path, "{\"study\": \"\xc3\xa4\"}", NULL, &err), MOESIM_OK, "%s", err.text);
     cr_assert_eq(moesim_checkpoint_info(path, arena, &info, &err), MOESIM_OK, "%s", err.text);
     cr_assert_arr_eq(&info.model, &config.model, sizeof info.model);
     cr_assert_str_eq(info.label, "{\"study\": \"\xc3\xa4\"}");
@@ -148,7 +148,7 @@ Test(checkpoint, is_row_major, .init = open_bed, .fini = close_bed)
     const struct moesim_training_config config = config_with("switch");
     struct moesim_training *t = create(&config);
     run(t, 1);
-    cr_assert_eq(moesim_checkpoint_save(t, path, "", &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(moesim_checkpoint_save(t, path, "", NULL, &err), MOESIM_OK, "%s", err.text);
     static char bytes[1 << 20];
     FILE *f = fopen(path, "rb");
     const size_t n = fread(bytes, 1, sizeof bytes - 1, f);
@@ -181,7 +181,7 @@ Test(checkpoint, weights_alone_go_into_another_model, .init = open_bed, .fini = 
     struct moesim_training *t = create(&config);
     struct moesim_transformer model;
     run(t, 2);
-    cr_assert_eq(moesim_checkpoint_save(t, path, "", &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(moesim_checkpoint_save(t, path, "", NULL, &err), MOESIM_OK, "%s", err.text);
     config.model.n_sequences = 5; /* of no tensor's shape */
     cr_assert_eq(moesim_transformer_init(&model, &config.model, &config.choice, 1, arena, &err), MOESIM_OK);
     cr_assert_eq(moesim_checkpoint_load_model(&model, path, &err), MOESIM_OK, "%s", err.text);
@@ -199,7 +199,7 @@ static void check_refused(const struct moesim_training_config *config, enum moes
 {
     struct moesim_training *t = create(config);
     struct moesim_training *same = create(config);
-    cr_assert_eq(moesim_checkpoint_load(t, path, &err), expected, "%s expected", words);
+    cr_assert_eq(moesim_checkpoint_load(t, path, NULL, &err), expected, "%s expected", words);
     cr_assert(strstr(err.text, words), "'%s' should say '%s'", err.text, words);
     check_equal(t, same, "a refusal changed something");
     moesim_training_destroy(t);
@@ -210,7 +210,7 @@ Test(checkpoint, refuses_another_training, .init = open_bed, .fini = close_bed)
 {
     const struct moesim_training_config config = config_with("switch");
     struct moesim_training *t = create(&config);
-    cr_assert_eq(moesim_checkpoint_save(t, path, "", &err), MOESIM_OK);
+    cr_assert_eq(moesim_checkpoint_save(t, path, "", NULL, &err), MOESIM_OK);
     moesim_training_destroy(t);
     struct moesim_training_config c = config;
     c.model.d_model = 24;
@@ -247,7 +247,7 @@ Test(checkpoint, refuses_damaged_files, .init = open_bed, .fini = close_bed, .ti
     const struct moesim_training_config config = config_with("switch");
     struct moesim_training *t = create(&config);
     run(t, 1);
-    cr_assert_eq(moesim_checkpoint_save(t, path, "", &err), MOESIM_OK);
+    cr_assert_eq(moesim_checkpoint_save(t, path, "", NULL, &err), MOESIM_OK);
     FILE *f = fopen(path, "rb");
     const size_t n = fread(bytes, 1, sizeof bytes, f);
     fclose(f);
@@ -265,7 +265,7 @@ Test(checkpoint, refuses_damaged_files, .init = open_bed, .fini = close_bed, .ti
     }
     for (uint32_t i = 0; i < 60; i++) {
         write_bytes(path, bytes, moesim_random_below(&random, 1000 + i, (uint32_t)(i % 2 ? n : header + 8)));
-        cr_assert_eq(moesim_checkpoint_load(t, path, &err), MOESIM_EIO);
+        cr_assert_eq(moesim_checkpoint_load(t, path, NULL, &err), MOESIM_EIO);
     }
     write_bytes(path, bytes, n - 1);
     check_refused(&config, MOESIM_EIO, "is cut short");
@@ -285,10 +285,10 @@ Test(checkpoint, leaves_the_last_one_when_it_cannot_write, .init = open_bed, .fi
     struct moesim_training *t = create(&config);
     char nowhere[80];
     snprintf(nowhere, sizeof nowhere, "%s/none/c", folder);
-    cr_assert_eq(moesim_checkpoint_save(t, path, "first", &err), MOESIM_OK);
-    cr_assert_eq(moesim_checkpoint_save(t, nowhere, "", &err), MOESIM_EIO);
-    cr_assert_eq(moesim_checkpoint_save(t, folder, "", &err), MOESIM_EIO);
-    cr_assert_eq(moesim_checkpoint_save(t, "/dev/full", "", &err), MOESIM_EIO);
+    cr_assert_eq(moesim_checkpoint_save(t, path, "first", NULL, &err), MOESIM_OK);
+    cr_assert_eq(moesim_checkpoint_save(t, nowhere, "", NULL, &err), MOESIM_EIO);
+    cr_assert_eq(moesim_checkpoint_save(t, folder, "", NULL, &err), MOESIM_EIO);
+    cr_assert_eq(moesim_checkpoint_save(t, "/dev/full", "", NULL, &err), MOESIM_EIO);
     struct moesim_checkpoint_info info;
     cr_assert_eq(moesim_checkpoint_info(path, arena, &info, &err), MOESIM_OK);
     cr_assert_str_eq(info.label, "first");

@@ -16,7 +16,7 @@ Test(metric, table_is_whole)
         cr_assert(m->name && m->unit && m->meaning && m->formula && m->defined, "row %d", i);
         cr_assert(*m->meaning && *m->formula && *m->defined, "%s", m->name);
         cr_assert_eq(moesim_metric_find(m->name), i);
-        const bool measured = strncmp(m->name, "cpu_", 4) == 0;
+        const bool measured = !strncmp(m->name, "cpu_", 4) || !strncmp(m->name, "bench_", 6);
         cr_assert_eq(m->kind == MOESIM_MEASURED, measured, "%s", m->name);
         cr_assert_eq(m->fold == MOESIM_FOLD_MEDIAN, measured, "%s", m->name);
         const bool total = i == MOESIM_BAD_ROWS || i == MOESIM_BYTES_MIGRATION || i == MOESIM_TIME_MIGRATION;

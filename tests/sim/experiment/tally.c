@@ -19,7 +19,7 @@ static void set_up(void)
 {
     arena = moesim_arena_create(0);
     for (int m = 0; m < MOESIM_N_METRICS; m++)
-        all[m] = true;
+        all[m] = moesim_metrics[m].fold != MOESIM_FOLD_LAST; /* those are kept whatever their number */
 }
 
 static void tear_down(void)
@@ -166,7 +166,19 @@ Test(tally, an_outcome_survives_packing, .init = set_up, .fini = tear_down)
     struct moesim_load_window window[] = {
         {.window = 9, .layer = 1, .first_step = 90, .n_steps = 10, .n_experts = 3, .assigned = assigned, .kept = kept}};
     struct moesim_traffic traffic[] = {{.source = 1, .target = 7, .bytes = 1e15 + 1, .link = MOESIM_LINK_LEAF_DOWN}};
+    char domain[] = "code", token[] = "\u2423the";
+    struct moesim_domain_loss loss[] = {{.step = 40, .domain = domain, .tokens = 1u << 20, .bits_per_byte = 1.0 / 7}};
+    struct moesim_specialisation special[] = {{.layer = 3,
+                                               .kind = MOESIM_SUBJECT_TOKEN,
+                                               .subject = token,
+                                               .tokens = 99,
+                                               .n_experts = 3,
+                                               .assigned = assigned}};
     const struct moesim_outcome o = {.arena = arena,
+                                     .domain_loss = loss,
+                                     .n_domain_losses = 1,
+                                     .specialisation = special,
+                                     .n_specialisations = 1,
                                      .summary = summary,
                                      .n_summaries = 1,
                                      .series = series,
@@ -196,6 +208,13 @@ Test(tally, an_outcome_survives_packing, .init = set_up, .fini = tear_down)
     cr_assert_eq(back.window[0].first_step, 90);
     cr_assert_eq(back.traffic[0].bytes, 1e15 + 1);
     cr_assert(back.traffic[0].link == MOESIM_LINK_LEAF_DOWN && back.traffic[0].target == 7);
+    cr_assert(back.n_domain_losses == 1 && back.domain_loss[0].step == 40 && back.domain_loss[0].tokens == 1u << 20);
+    cr_assert_str_eq(back.domain_loss[0].domain, "code");
+    cr_assert_eq(back.domain_loss[0].bits_per_byte, 1.0 / 7);
+    cr_assert(back.n_specialisations == 1 && back.specialisation[0].layer == 3 && back.specialisation[0].tokens == 99);
+    cr_assert(back.specialisation[0].kind == MOESIM_SUBJECT_TOKEN && back.specialisation[0].n_experts == 3);
+    cr_assert_str_eq(back.specialisation[0].subject, token);
+    cr_assert_eq(back.specialisation[0].assigned[1], UINT64_C(1) << 53);
     cr_assert_str_eq(back.workload_provenance, o.workload_provenance);
     cr_assert_str_eq(back.kernel_path, "openblas Haswell");
     cr_assert_str_eq(back.note, o.note);
@@ -301,4 +320,24 @@ Test(tally, bins_by_hand, .init = set_up, .fini = tear_down)
     cr_assert_eq(n, b.n);
     moesim_bins_merge(&a, &b); /* the finer one becomes as coarse */
     cr_assert(a.shift >= b.shift && a.n == b.n + 4);
+}
+
+/* The last value of each layer, however many steps there are; layers without one are left out of the mean. */
+Test(tally, metrics_of_the_last_value, .init = set_up, .fini = tear_down)
+{
+    enum { STEPS = MOESIM_EXACT_STEPS + 500 };
+    static struct moesim_tally t;
+    static bool last[MOESIM_N_METRICS];
+    struct moesim_outcome o = {.arena = arena};
+    last[MOESIM_MAX_VIO_GLOBAL] = true;
+    cr_assert_eq(moesim_tally_init(&t, last, none, 3, 0, STEPS, 1, arena, &err), MOESIM_OK);
+    moesim_tally_set(&t, MOESIM_MAX_VIO_GLOBAL, 0, 9, 8);
+    moesim_tally_set(&t, MOESIM_MAX_VIO_GLOBAL, 0, STEPS - 2, 2);
+    moesim_tally_set(&t, MOESIM_MAX_VIO_GLOBAL, 2, 7, 5);
+    moesim_tally_set(&t, MOESIM_MAX_VIO_GLOBAL, 2, 8, NAN);
+    cr_assert_eq(moesim_tally_close(&t, none, false, &o, &err), MOESIM_OK);
+    cr_assert_eq(o.n_summaries, 3);
+    cr_assert(o.summary[0].layer == MOESIM_ALL_LAYERS && o.summary[0].value == 3.5 && o.summary[0].n == 3);
+    cr_assert(o.summary[1].layer == 0 && o.summary[1].value == 2 && o.summary[1].mean == 5);
+    cr_assert(o.summary[2].layer == 2 && o.summary[2].value == 5);
 }

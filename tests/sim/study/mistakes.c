@@ -39,7 +39,7 @@ Test(mistakes, twenty_at_once)
            "steps: 0x40\n"
            "micro_batches: [1, 2, 064]\n",
            "1:8: study = 'bad name': a name has 1 to 64 letters, digits, '_', '.' or '-'\n"
-           "2:7: mode = 'rout' is none of route|execute; did you mean 'route'?\n"
+           "2:7: mode = 'rout' is none of route|execute|train; did you mean 'route'?\n"
            "3:1: unknown key 'stepz'; did you mean 'steps'?\n"
            "4:8: seeds = '64abc' is not a whole number\n"
            "5:12: unknown workload 'gausian'; did you mean 'gaussian'?\n"

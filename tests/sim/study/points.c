@@ -36,7 +36,8 @@ Test(points, defaults)
     cr_assert(p->n_tokens == 4096 && p->model.layers == 1 && p->model.experts == 64 && p->model.top_k == 2);
     cr_assert(p->model.d_model == 256 && p->model.d_ff == 1024 && !p->has_cluster && p->options.padding == 0);
     cr_assert_eq(((const struct fake_params *)p->router_params)->k, 2);
-    cr_assert(p->measure[0] && p->measure[MOESIM_N_METRICS - 1] && !p->record[0] && !p->record_expert_load);
+    cr_assert(p->measure[0] && p->measure[MOESIM_CPU_FLOP_RATE] && !p->record[0] && !p->record_expert_load);
+    cr_assert(!p->measure[MOESIM_TRAIN_LOSS] && !p->measure[MOESIM_BENCH_CPU], "neither trained nor a benchmark");
     for (uint32_t i = 0; i < 5; i++)
         cr_assert_eq(r->points[i]->seed, i + 1); /* a count n: the seeds 1 to n */
     release(r);

@@ -1,0 +1,30 @@
+#include "sim/train/options.h"
+
+const struct moesim_param moesim_train_params[] = {
+    MOESIM_PARAM(struct moesim_train_options, heads, "4", 1, 1024, "attention heads; they divide d_model"),
+    MOESIM_CHOICE(struct moesim_train_options, positions, "rotary", MOESIM_POSITIONS_CHOICES,
+                  "how a token's place is told: queries and keys turned by it, or a learned vector added"),
+    MOESIM_PARAM(
+        struct moesim_train_options, moe_every, "1", 0, 1024,
+        "every n-th block has experts, the others one dense network of as many active FLOPs; 0 = all are dense"),
+    MOESIM_PARAM(struct moesim_train_options, tied_head, "true", 0, 0, "the head's weights are the embedding's"),
+    MOESIM_PARAM(struct moesim_train_options, gate_bias, "false", 0, 0, "the gate is W x + b"),
+    MOESIM_PARAM(struct moesim_train_options, learning_rate, "0.002", 0, 1e3, "AdamW's highest rate"),
+    MOESIM_PARAM(struct moesim_train_options, final_rate, "0.1", 0, 1,
+                 "the rate at the end over the highest; between them it falls as a cosine"),
+    MOESIM_PARAM(struct moesim_train_options, rate_warm_up, "20", 0, 1e7,
+                 "optimizer steps in which the rate rises from 0"),
+    MOESIM_PARAM(struct moesim_train_options, weight_decay, "0.1", 0, 1e3,
+                 "of matrices, decoupled from the gradient (Loshchilov and Hutter 2019)"),
+    MOESIM_PARAM(struct moesim_train_options, beta1, "0.9", 0, 0.999999, "AdamW's decay of the mean gradient"),
+    MOESIM_PARAM(struct moesim_train_options, beta2, "0.95", 0, 0.999999, "AdamW's decay of the mean square"),
+    MOESIM_PARAM(struct moesim_train_options, clip, "1", 0, 1e9, "most of the gradient's norm; 0 = no limit"),
+    MOESIM_PARAM(struct moesim_train_options, validate_every, "0", 0, 1e7,
+                 "batches between two validations; 0 = a twentieth of the steps, at least 1"),
+    MOESIM_PARAM(struct moesim_train_options, validation_batches, "4", 1, 1e6, "batches of one validation"),
+    MOESIM_PARAM(struct moesim_train_options, checkpoint, "", 0, 0,
+                 "a folder that keeps the model of every run; empty = only of unfinished ones, in 'checkpoints'"),
+    MOESIM_PARAM(struct moesim_train_options, checkpoint_every, "0", 0, 1e7,
+                 "batches between two checkpoints of an unfinished run; 0 = only when it is stopped"),
+    MOESIM_PARAM_END,
+};
