@@ -150,13 +150,17 @@ enum moesim_status experiment_training_resume(struct moesim_experiment *e, struc
     return status;
 }
 
-void experiment_training_diverged(struct moesim_experiment *e, struct moesim_error *err)
+void experiment_training_diverged(struct moesim_experiment *e, bool model_is_good, struct moesim_error *err)
 {
     char path[4096];
-    struct moesim_error ignored;
+    struct moesim_error why = {"set train.checkpoint_every to keep some"};
     name_file(e->first, "-diverged", path, sizeof path);
-    if (save(e, path, &ignored) == MOESIM_OK)
-        moesim_error_prefix(err, "diverged, the model before that is in %s", path);
+    if (model_is_good && save(e, path, &why) == MOESIM_OK)
+        moesim_error_prefix(err, "diverged; the model before that is in %s", path);
+    else if (!model_is_good && moesim_experiment_unfinished(e->first, path, sizeof path))
+        moesim_error_prefix(err, "diverged; the last good model is in %s", path);
+    else
+        moesim_error_prefix(err, "diverged; no model before that is kept (%s)", why.text);
 }
 
 enum moesim_status experiment_training_keep(struct moesim_experiment *e, struct moesim_error *err)

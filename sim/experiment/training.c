@@ -187,7 +187,7 @@ enum moesim_status experiment_training_batch(struct moesim_experiment *e, struct
     const struct moesim_sequences sequences = experiment_training_sequences(e, &batch);
     status = moesim_training_step(t->engine, &sequences, &t->figures, err);
     if (status == MOESIM_EDIVERGED)
-        experiment_training_diverged(e, err);
+        experiment_training_diverged(e, true, err);
     if (status != MOESIM_OK)
         return status;
     t->loss_sum += t->figures.loss * t->figures.n_targets;

@@ -68,8 +68,9 @@ MOESIM_MUST_CHECK enum moesim_status experiment_training_resume(struct moesim_ex
 /* After a step: the checkpoints that are due. */
 MOESIM_MUST_CHECK enum moesim_status experiment_training_keep(struct moesim_experiment *e, struct moesim_error *err);
 
-/* The last good model of a training that diverged is saved, and the sentence says where. */
-void experiment_training_diverged(struct moesim_experiment *e, struct moesim_error *err);
+/* The sentence about a training that diverged says where its last good model is: the one that it has, which is saved,
+ * or the last that was kept. */
+void experiment_training_diverged(struct moesim_experiment *e, bool model_is_good, struct moesim_error *err);
 
 /* Once at the end: figures that look back from the last validation; then, for each point, what validations told of
  * domains and tokens. */

@@ -82,6 +82,8 @@ enum moesim_status experiment_training_validate(struct moesim_experiment *e, str
     memset(t->nats, 0, e->first->workload_shape.n_domains * sizeof *t->nats);
     moesim_observation_begin(&t->observation);
     const enum moesim_status status = evaluate(e, err);
+    if (status == MOESIM_EDIVERGED)
+        experiment_training_diverged(e, false, err);
     if (status != MOESIM_OK)
         return status;
     note_bits(e);

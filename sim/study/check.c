@@ -37,6 +37,18 @@ static void check_backward(struct moesim_resolver *r, const struct moesim_cell *
         moesim_mistake(r->mistakes, node->line, node->column, "backward = true belongs to phase train, not eval");
 }
 
+/* The keys of training in a study that has no point of it. */
+static void check_use_of_training(struct moesim_resolver *r, const struct moesim_cell *cell)
+{
+    const struct moesim_choice *train = cell->chosen[MOESIM_TRAINING];
+    const struct moesim_node *mode = moesim_node_find(r->root, "mode");
+    struct moesim_error what;
+    if (!train->variant || cell->point.mode == MOESIM_MODE_TRAIN || !mode || mode->kind != MOESIM_NODE_SCALAR)
+        return;
+    moesim_fail(&what, MOESIM_EINVAL, "train has no use in mode: %s", mode->text);
+    note_at(r, train, NULL, &what);
+}
+
 /* What training asks of the workload and of the sizes. */
 static void check_training(struct moesim_resolver *r, const struct moesim_cell *cell)
 {
@@ -308,6 +320,7 @@ void moesim_cell_check(struct moesim_resolver *r, const struct moesim_cell *cell
         check_needs(r, cell, cell->point.router->router->needs);
     if (workload && (!cell->chosen[MOESIM_MODEL]->variant || cell->chosen[MOESIM_MODEL]->known))
         check_sizes(r, cell);
+    check_use_of_training(r, cell);
     if (workload && cell->point.mode == MOESIM_MODE_TRAIN)
         check_training(r, cell);
     if (!experts_known(cell))

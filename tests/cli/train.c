@@ -1,0 +1,179 @@
+/*
+ * Mode train from the outside: what a study of it stores, stopping and going on, and what goes wrong on the way.
+ */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/cli/program.h"
+
+static const char study[] =
+    "study: small\n"
+    "mode: train\n"
+    "steps: 80\n"
+    "seeds: 1\n"
+    "workload: {name: text, files: text, domains: file, tokens: 256, sequence: 32}\n"
+    "model: {layers: 2, experts: 4, d_model: 32, d_ff: 32}\n"
+    "train: {heads: 2, validation_batches: 2, validate_every: 20, rate_warm_up: 5, learning_rate: 0.01}\n"
+    "router: softmax-topk\n";
+
+/* Two texts of words that follow each other by rule, so that there is something to learn. */
+static void write_texts(void)
+{
+    static const char *const words[2][4] = {{"the ", "old ", "grey ", "cat "}, {"int ", "x = ", "(y + ", "1); "}};
+    cr_assert_eq(system("mkdir text"), 0);
+    for (int d = 0; d < 2; d++) {
+        static char text[20000];
+        size_t n = 0;
+        for (unsigned i = 0; n < 16000; i++)
+            n += (size_t)sprintf(text + n, "%s", words[d][(i + i / 7) % 4]);
+        program_write(d ? "text/code" : "text/prose", text);
+    }
+    program_write("study.yaml", study);
+}
+
+static void enter(void)
+{
+    program_enter_folder();
+    write_texts();
+}
+
+TestSuite(train, .init = enter, .fini = program_leave_folder, .timeout = 240);
+
+/* Runs it and returns the status; `says` must be in what it told. */
+static void run(int status, const char *says, const char *words)
+{
+    struct heard h = program_run("run study.yaml %s", words);
+    cr_assert_eq(h.status, status, "%s: %s", words, h.err);
+    cr_assert(strstr(h.err, says), "%s: %s", words, h.err);
+    program_forget(&h);
+}
+
+static void check(const char *db, const char *sql, const char *expected)
+{
+    char *got = program_query(db, sql);
+    cr_assert_str_eq(got, expected, "%s", sql);
+    free(got);
+}
+
+Test(train, stores_what_was_learned)
+{
+    run(0, "2 blocks, 0.0", "--db t.db");
+    check("t.db", "SELECT count(*) FROM v_runs WHERE state = 'done' AND bits_per_byte < 5", "1"); /* 8 at the start */
+    check(
+        "t.db",
+        "SELECT count(*) FROM v_runs WHERE train_loss > 0 AND grad_norm > 0 AND max_vio_global >= 0 AND flop_train > 0"
+        " AND routing_fluctuation BETWEEN 0 AND 1 AND router_saturation BETWEEN 0 AND 1 AND time_step IS NULL"
+        " AND domain_specialisation BETWEEN 0.5 AND 1 AND vocabulary_specialisation BETWEEN 0.5 AND 1",
+        "1");
+    check("t.db", "SELECT group_concat(step) FROM (SELECT DISTINCT step FROM v_domain_loss ORDER BY step)",
+          "19,39,59,79");
+    check("t.db", "SELECT count(DISTINCT domain) FROM v_domain_loss", "2");
+    /* Every token of a domain names two experts of each layer. */
+    check("t.db",
+          "SELECT group_concat(DISTINCT n = 2 * tokens) FROM (SELECT sum(assigned) n, tokens FROM v_specialisation"
+          " GROUP BY run, layer, kind, subject)",
+          "1");
+    check("t.db", "SELECT count(*) FROM series JOIN metric m ON m.id = metric WHERE m.name = 'bits_per_byte'", "4");
+    /* The last validation is the figure. */
+    check("t.db",
+          "SELECT abs(sum(bits_per_byte * tokens) / sum(tokens) - (SELECT bits_per_byte FROM v_runs)) < 1e-12"
+          " FROM v_domain_loss WHERE step = 79",
+          "1");
+    cr_assert(!program_exists("checkpoints"), "nothing is left of a run that ended");
+}
+
+Test(train, bits_do_not_depend_on_threads_and_clusters_give_time)
+{
+    run(0, "", "-q --db one.db --jobs 1 --threads 1");
+    run(0, "", "-q --db two.db --jobs 1 --threads 2");
+    char *one = program_query("one.db", "SELECT row_hash FROM run");
+    check("two.db", "SELECT row_hash FROM run", one);
+    free(one);
+    run(0, "", "-q --db c.db --set cluster=h100-dgx:ep=4");
+    check("c.db", "SELECT count(*) FROM v_runs WHERE time_step > 2 * time_layer", "1");
+}
+
+Test(train, a_dense_model_has_no_routing)
+{
+    run(0, "", "-q --db d.db --set train.moe_every=0");
+    check("d.db", "SELECT bits_per_byte < 5, load_cv IS NULL, max_vio_global IS NULL FROM v_runs", "1");
+}
+
+static void wait_for_training(double seconds)
+{
+    nanosleep(
+        &(struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)(1e9 * (seconds - (double)(time_t)seconds))},
+        NULL);
+}
+
+Test(train, a_stopped_training_goes_on_with_the_same_bits)
+{
+    run(0, "", "-q --db whole.db --jobs 1 --threads 1 --set steps=1500");
+    pid_t pid = program_start("run study.yaml --db s.db --jobs 1 --threads 1 --set steps=1500");
+    wait_for_training(1);
+    kill(pid, SIGINT);
+    cr_assert_eq(program_wait(pid, 30), 130);
+    char *said = program_read("err");
+    cr_assert(strstr(said, "goes on from checkpoints/softmax-topk-seed1-"), "%s", said);
+    free(said);
+    run(0, "", "-q --db s.db --jobs 1 --threads 1 --set steps=1500");
+    char *whole = program_query("whole.db", "SELECT row_hash FROM run");
+    check("s.db", "SELECT row_hash FROM run", whole);
+    free(whole);
+    cr_assert_eq(system("ls checkpoints | grep -q ."), 256, "an unfinished one is gone when the run is done");
+}
+
+Test(train, models_are_kept_where_the_study_says)
+{
+    run(0, "", "-q --db k.db --set train.checkpoint=models");
+    cr_assert_eq(system("ls models/softmax-topk-seed1-*.safetensors >/dev/null"), 0);
+    program_write("file", "");
+    run(1, "file/x: cannot be made", "--db k.db --fresh --set train.checkpoint=file/x");
+}
+
+Test(train, a_damaged_checkpoint_is_told_and_harms_nothing)
+{
+    pid_t pid = program_start("run study.yaml --db s.db --jobs 1 --threads 1 --set steps=1500");
+    wait_for_training(1);
+    kill(pid, SIGTERM);
+    cr_assert_eq(program_wait(pid, 30), 143);
+    cr_assert_eq(system("f=$(ls checkpoints/*) && printf x | dd of=$f bs=1 seek=60000 conv=notrunc 2>/dev/null"), 0);
+    run(1, "the unfinished training cannot go on; remove its file to begin anew: checkpoints/",
+        "--db s.db --jobs 1 --threads 1 --set steps=1500");
+    run(0, "", "-q --db s.db --jobs 1 --threads 1 --set steps=1500 --fresh");
+}
+
+Test(train, a_training_that_diverges_is_told_with_its_last_model)
+{
+    const char *wild = "--set train.learning_rate=1000 --set train.clip=0 --set train.rate_warm_up=0";
+    char words[256];
+    snprintf(words, sizeof words, "--db w.db --set train.validate_every=80 %s", wild);
+    run(1, "diverged; the model before that is in checkpoints/softmax-topk-seed1-", words);
+    check("w.db", "SELECT reason LIKE '%: step %block %' FROM run", "1");
+    cr_assert_eq(system("ls checkpoints/*-diverged.safetensors >/dev/null"), 0);
+}
+
+Test(train, what_does_not_go_together)
+{
+    static const struct {
+        const char *words, *says;
+    } cases[] = {
+        {"--set workload.sequence=9000 --set workload.tokens=9000", "fewer than the 9000 of one sequence"},
+        {"--set workload.tokens=250", "takes whole sequences"},
+        {"--set workload.held_out=0", "has held_out = 0"},
+        {"--workload gaussian", "has none: take text"},
+        {"--set train.heads=3", "train.heads = 3 does not divide d_model = 32"},
+        {"--set model.d_model=34 --set train.heads=34", "a head has 1 dimensions"},
+        {"--set train.head=3", "unknown key 'head' of train; did you mean 'heads'?"},
+        {"--set train=adam", "train: 'adam' is no mapping"},
+        {"--set mode=route", "train has no use in mode: route"},
+        {"--router replay", "needs recorded decisions"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        run(2, cases[i].says, cases[i].words);
+}
