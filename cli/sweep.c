@@ -59,11 +59,11 @@ static bool is_due(struct sweep *s, enum results_state state)
     return s->options->retry_failed;
 }
 
-/* What is run anew does not go on from what was left of the run before. */
-static void forget_unfinished(const struct sweep *s, const struct moesim_point *point)
+/* A training that is run anew does not go on from what was left of it; one that is stored need not. */
+static void forget_unfinished(const struct moesim_point *point)
 {
     char path[4096];
-    if (s->options->fresh && moesim_experiment_unfinished(point, path, sizeof path))
+    if (moesim_experiment_unfinished(point, path, sizeof path))
         unlink(path);
 }
 
@@ -85,7 +85,8 @@ static enum moesim_status plan_groups(struct sweep *s, struct moesim_error *err)
         hash = s->loaded->points[i]->route_hash;
         s->group[s->n_groups - 1].n++;
         s->todo[s->n_todo++] = i;
-        forget_unfinished(s, s->loaded->points[i]);
+        if (s->options->fresh)
+            forget_unfinished(s->loaded->points[i]);
     }
     free(state);
     return status;
@@ -187,6 +188,8 @@ static enum moesim_status take_event(struct sweep *s, struct worker_event *event
         tell_failure(s, s->loaded->points[event->point], event->text);
     }
     enum moesim_status status = store_event(s, event, whole, err);
+    if (!status && whole)
+        forget_unfinished(s->loaded->points[event->point]);
     moesim_arena_destroy(arena);
     progress_add(&s->progress, !whole);
     return status;

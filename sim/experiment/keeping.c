@@ -174,8 +174,6 @@ enum moesim_status experiment_training_keep(struct moesim_experiment *e, struct 
         const bool due = every && done / every > (done - micro_batches) / every;
         return due ? moesim_experiment_save(e, err) : MOESIM_OK;
     }
-    if (moesim_experiment_unfinished(e->first, path, sizeof path))
-        unlink(path);
     name_file(e->first, "", path, sizeof path);
     return *o->checkpoint ? save(e, path, err) : MOESIM_OK;
 }
