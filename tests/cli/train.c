@@ -177,3 +177,43 @@ Test(train, what_does_not_go_together)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         run(2, cases[i].says, cases[i].words);
 }
+
+/* Every key of the model and of the optimizer decides what is learned; nothing else differs between the runs. */
+Test(train, every_key_changes_what_is_learned)
+{
+    static const char *const settings[] = {"heads=4",
+                                           "positions=learned",
+                                           "moe_every=2",
+                                           "tied_head=false",
+                                           "gate_bias=true",
+                                           "learning_rate=0.02",
+                                           "final_rate=0.5",
+                                           "rate_warm_up=30",
+                                           "weight_decay=0.9",
+                                           "beta1=0.5",
+                                           "beta2=0.5",
+                                           "clip=0.1",
+                                           "validation_batches=3"};
+    const char *figure = "SELECT printf('%.12g', bits_per_byte) FROM v_runs ORDER BY run DESC LIMIT 1";
+    run(0, "", "-q --db base.db");
+    char *base = program_query("base.db", figure);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char words[128];
+        snprintf(words, sizeof words, "-q --db other.db --set train.%s", settings[i]);
+        run(0, "", words);
+        char *other = program_query("other.db", figure);
+        cr_assert_str_neq(other, base, "%s", settings[i]);
+        free(other);
+    }
+    free(base);
+}
+
+Test(train, checkpoints_on_the_way_are_the_last_good_model)
+{
+    run(1, "diverged; the last good model is in checkpoints/softmax-topk-seed1-",
+        "--db w.db --set train.learning_rate=1000 --set train.clip=0 --set train.rate_warm_up=0"
+        " --set train.validate_every=1 --set train.checkpoint_every=1");
+    run(1, "no model before that is kept (set train.checkpoint_every to keep some)",
+        "--db v.db --set seeds=[2] --set train.learning_rate=1000 --set train.clip=0 --set train.rate_warm_up=0"
+        " --set train.validate_every=1");
+}
