@@ -139,18 +139,25 @@ static int load_plugins(const struct study_source *source, bool isolated, struct
     return status ? cli_fail_status(status, &err) : CLI_DONE;
 }
 
-/* A built-in study's sizes suit its own workloads; recorded ones bring the number of their experts and layers. */
+/* A built-in study's sizes suit its own workloads; recorded ones bring the number of their experts and layers, trained
+ * models their width too. */
 static void make_room_for_recordings(const struct study_source *source, struct moesim_study *study)
 {
     static const char *const kinds[] = {"logits:", "trace:", "loads:"};
-    bool recorded = false;
-    for (uint32_t i = 0; i < source->workload.n; i++)
+    bool recorded = false, trained = false;
+    for (uint32_t i = 0; i < source->workload.n; i++) {
         for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
             recorded |= strncmp(source->workload.item[i], kinds[k], strlen(kinds[k])) == 0;
-    if (source->builtin && recorded) {
+        trained |= strstr(source->workload.item[i], "checkpoint=") != NULL;
+    }
+    if (source->builtin && (recorded || trained)) {
         moesim_study_drop(study, "model", "experts");
         moesim_study_drop(study, "model", "layers");
         moesim_study_drop(study, "model", "top_k");
+    }
+    if (source->builtin && trained) {
+        moesim_study_drop(study, "model", "d_model");
+        moesim_study_drop(study, "model", "d_ff");
     }
 }
 

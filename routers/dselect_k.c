@@ -65,6 +65,7 @@ static enum moesim_status dselect_k_shape(const void *params, const struct moesi
     if (p->k > env->n_experts)
         return moesim_fail(err, MOESIM_EINVAL, "k = %u selectors exceed the %u experts", p->k, env->n_experts);
     shape->n_columns = p->k * (bits_of(env->n_experts) + 1);
+    shape->n_logits = 0;
     shape->max_pairs = (uint64_t)env->max_tokens * env->n_experts;
     shape->input_jitter = (float)p->jitter;
     return MOESIM_OK;

@@ -117,6 +117,7 @@ static enum moesim_status hierarchical_shape(const void *params, const struct mo
         return moesim_fail(err, MOESIM_EINVAL, "k = %u asks %u experts of each group, which has only %u", p->k,
                            p->k / p->topk_groups, env->n_experts / p->n_groups);
     shape->n_columns = env->n_experts + p->n_groups;
+    shape->n_logits = 0; /* the first are logits inside a group */
     shape->max_pairs = (uint64_t)env->max_tokens * p->k;
     shape->input_jitter = (float)p->jitter;
     return moesim_group_parse(p->group, shape, err);

@@ -49,6 +49,7 @@ static enum moesim_status mod_shape(const void *params, const struct moesim_env 
                            "capacity_factor = 0 leaves mod no token: it is the share of the tokens that take the block "
                            "and must be above 0");
     shape->n_columns = 1;
+    shape->n_logits = 0;
     shape->n_experts = 1;
     shape->max_pairs = env->max_tokens;
     shape->input_jitter = (float)p->jitter;

@@ -6,6 +6,8 @@
  * depth, as routing of trained models depends less on the token and more on the topic in later layers. All routers, and
  * all layers of a step, see the same tokens.
  *
+ * With `checkpoint` the host runs a trained model on the tokens, and hidden states are the model's.
+ *
  * The last part of every domain is held out: an instance for validation draws from it alone, one for training from what
  * is before it, and one that is neither from all.
  */
@@ -30,7 +32,7 @@ struct text_params {
     uint32_t domains;    /* enum corpus_domains */
     uint32_t vocabulary; /* enum text_vocabulary */
     uint32_t words;
-    const char *vectors, *word_list, *only;
+    const char *vectors, *word_list, *only, *checkpoint;
     uint32_t sequence, context;
     double mixing, common, gate_std, held_out;
     struct batching_params batching;
@@ -52,6 +54,9 @@ static const struct moesim_param params[] = {
                  "word vectors as embeddings, a .npy [words, dimensions] of real numbers; d_model is their width"),
     MOESIM_PARAM(struct text_params, word_list, "", 0, 0,
                  "the words of `vectors`, a file of one a line; bytes need none, for them it is 256 rows"),
+    MOESIM_PARAM(struct text_params, checkpoint, "", 0, 0,
+                 "a model that mode train kept, which the tokens go through: hidden states and gates of the layers are "
+                 "the model's"),
     MOESIM_PARAM(struct text_params, sequence, "256", 1, 1 << 20, "tokens of one sequence"),
     MOESIM_PARAM(struct text_params, context, "64", 1, 65536, "tokens that the memory of preceding text goes back"),
     MOESIM_PARAM(struct text_params, mixing, "0.6", 0, 1,
@@ -96,24 +101,44 @@ static enum moesim_status count_ids(const struct text_params *p, struct word_vec
                            word ? "beside word_list" : "without vocabulary=word");
     if (!*p->vectors && !*p->word_list)
         return MOESIM_OK;
-    if (!*p->vectors || word != (*p->word_list != '\0'))
+    if ((!*p->vectors && !*p->checkpoint) || word != (*p->word_list != '\0'))
         return moesim_fail(err, MOESIM_EINVAL,
                            "word vectors take vocabulary=word, vectors=FILE.npy and word_list=FILE; those of bytes no "
                            "word_list");
     uint32_t n_words = N_BYTES;
     enum moesim_status status = word ? corpus_count_lines(p->word_list, &n_words, err) : MOESIM_OK;
-    if (!status)
+    if (!status && *p->vectors)
         status = word_vectors_open(p->vectors, vectors, err);
     if (status)
         return status;
     *n_ids = n_words + word;
-    if (vectors->npy.shape[0] == n_words)
+    if (!*p->vectors || vectors->npy.shape[0] == n_words)
         return MOESIM_OK;
     status = moesim_fail(err, MOESIM_EIO, "%s: has %llu rows, %s has %u%s", p->vectors,
                          (unsigned long long)vectors->npy.shape[0], word ? p->word_list : "the vocabulary of bytes",
                          n_words, word ? " words" : "");
     word_vectors_close(vectors);
     return status;
+}
+
+/* A trained model brings the hidden states, of whole sequences. */
+static enum moesim_status check_checkpoint(const struct text_params *p, struct moesim_error *err)
+{
+    const struct {
+        const char *name;
+        bool is_set;
+    } part[] = {
+        {"vectors", *p->vectors != '\0'}, {"context", p->context != 64},  {"mixing", p->mixing != 0.6},
+        {"common", p->common != 0.3},     {"gate_std", p->gate_std != 2},
+    };
+    for (size_t i = 0; *p->checkpoint && i < sizeof part / sizeof *part; i++)
+        if (part[i].is_set)
+            return moesim_fail(err, MOESIM_EINVAL, "%s has no effect beside checkpoint", part[i].name);
+    if (*p->checkpoint && p->batching.batching != BATCHING_CONTIGUOUS)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "checkpoint is of a model that reads whole sequences one after the other; it goes with "
+                           "batching=contiguous only");
+    return MOESIM_OK;
 }
 
 /* Whether a path ends in these whole parts of one. */
@@ -156,11 +181,14 @@ static enum moesim_status text_shape(const void *params_, struct moesim_workload
     uint32_t first, n;
     enum moesim_status status = batching_check(&p->batching, err);
     if (!status)
+        status = check_checkpoint(p, err);
+    if (!status)
         status = count_ids(p, &vectors, &shape->vocabulary, err);
     if (status)
         return status;
     shape->gate_std = p->gate_std;
     shape->held_out = p->held_out;
+    shape->checkpoint = *p->checkpoint ? p->checkpoint : NULL;
     shape->sequence = p->batching.batching == BATCHING_CONTIGUOUS ? p->sequence : 0;
     shape->d_model = vectors.scale > 0 ? (uint32_t)vectors.npy.shape[1] : 0;
     word_vectors_close(&vectors);

@@ -69,6 +69,8 @@ struct moesim_shape {
     uint32_t group_tokens;       /* for MOESIM_GROUP_TOKENS */
     float input_jitter;          /* the gate's input is multiplied by U(1-j, 1+j) in training [0] */
     const uint8_t *expert_kind;  /* [n_experts] enum moesim_expert_kind; NULL = all FFN */
+    uint32_t n_logits; /* leading columns that are the logits of one expert each: what routers have in common, so that a
+                          gate trained with one serves others [env n_experts] */
 };
 
 /* After each global batch, for update(): integer counts of this layer and their means over layers. */

@@ -30,6 +30,9 @@ struct moesim_workload_shape {
     bool any_model;    /* n_layers, n_experts and top_k are only what the model has where it does not say */
     uint32_t sequence; /* tokens of one sequence, where batches hold one after the other; 0 = they do not */
     double held_out;   /* share of its data that MOESIM_PART_VALIDATION draws from; 0 = it has no parts */
+    /* The file of a trained model, which the host runs on the tokens: what its MoE layers see, hidden states and gates,
+     * is the batch's, and the workload itself makes no hidden states. NULL = none. */
+    const char *checkpoint;
 };
 
 /* Which of its data an instance draws from; all but the first only where the shape's held_out is above 0. */

@@ -81,6 +81,7 @@ enum moesim_status moesim_router_shape(const struct moesim_router *router, const
         .weight_std = 0.02f,
         .max_pairs = (uint64_t)env->max_tokens * env->top_k,
         .group = MOESIM_GROUP_DEVICE,
+        .n_logits = env->n_experts,
     };
     if (router->shape) {
         err->text[0] = '\0';

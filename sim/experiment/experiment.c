@@ -4,6 +4,7 @@
 #include "sim/experiment/experiment.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include <moesim/kernels.h>
 
@@ -79,7 +80,7 @@ struct moesim_workload_env experiment_workload_env(const struct moesim_experimen
                                         .n_columns = e->shape.n_columns,
                                         .top_k = p->model.top_k,
                                         .n_tokens = p->n_tokens,
-                                        .d_model = part == MOESIM_PART_ALL ? p->model.d_model : 0,
+                                        .d_model = part == MOESIM_PART_ALL && !p->trained ? p->model.d_model : 0,
                                         .n_devices = e->env.n_devices,
                                         .n_optional_columns = e->shape.n_optional_columns,
                                         .arena = e->arena,
@@ -172,6 +173,8 @@ static enum moesim_status create_layer(struct moesim_experiment *e, uint32_t l, 
         status = moesim_gate_init(&layer->gate, p->seed, l, p->model.d_model, p->model.experts, e->shape.n_columns,
                                   p->n_tokens, p->workload_shape.gate_std > 0 ? p->workload_shape.gate_std : 1,
                                   e->arena, err);
+    if (status == MOESIM_OK)
+        status = experiment_trained_layer(e, l, err);
     if (status == MOESIM_OK && p->mode == MOESIM_MODE_EXECUTE)
         status = moesim_layer_init(&layer->experts, p->seed, l, &p->model, experts, e->shape.expert_kind, p->n_tokens,
                                    e->shape.max_pairs, false, moesim_products_find(NULL), e->arena, err);
@@ -224,6 +227,8 @@ static enum moesim_status create_parts(struct moesim_experiment *e, struct moesi
         status = create_workload(e, err);
     if (status == MOESIM_OK)
         status = create_buffers(e, err);
+    if (status == MOESIM_OK)
+        status = experiment_trained_create(e, err);
     for (uint32_t l = 0; l < e->n_layers && status == MOESIM_OK; l++)
         status = create_layer(e, l, err);
     if (status == MOESIM_OK && e->first->mode == MOESIM_MODE_TRAIN)
@@ -278,6 +283,7 @@ void moesim_experiment_destroy(struct moesim_experiment *e)
         if (e->layer[l].router_ready && router->finish)
             router->finish(e->layer[l].router_state);
     experiment_training_destroy(e);
+    experiment_trained_destroy(e);
     if (e->workload_ready && e->first->workload->finish)
         e->first->workload->finish(e->workload_state);
     moesim_arena_destroy(e->arena);
@@ -329,12 +335,24 @@ static char *note_of(const struct moesim_experiment *e, const struct experiment_
     return moesim_strdup(e->arena, note);
 }
 
+/* Which data it was, and which model they went through. */
+static void tell_provenance(const struct moesim_experiment *e, char *text, size_t size)
+{
+    const struct moesim_trained *t = e->first->trained;
+    *text = '\0';
+    if (e->first->workload->provenance)
+        e->first->workload->provenance(e->workload_state, text, size);
+    const size_t n = strlen(text);
+    if (t)
+        snprintf(text + n, size - n, "%sthrough %s (router %s, step %u)", n ? "; " : "", t->path, t->choice.spec,
+                 t->step);
+}
+
 enum moesim_status moesim_experiment_finish(struct moesim_experiment *e, struct moesim_outcome *outcomes,
                                             struct moesim_error *err)
 {
-    char provenance[1024] = "";
-    if (e->first->workload->provenance)
-        e->first->workload->provenance(e->workload_state, provenance, sizeof provenance);
+    char provenance[2048];
+    tell_provenance(e, provenance, sizeof provenance);
     char path[128];
     const bool runs = e->first->mode != MOESIM_MODE_ROUTE;
     snprintf(path, sizeof path, "routing %s%s%s", moesim_kernel_path(), runs ? ", experts " : "",

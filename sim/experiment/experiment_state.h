@@ -14,6 +14,7 @@
 #include "sim/cost/memory.h"
 #include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
+#include "sim/experiment/trained.h"
 #include "sim/experiment/training.h"
 #include "sim/gate/gate.h"
 #include "sim/layer/layer.h"
@@ -24,6 +25,7 @@ struct experiment_layer {
     void *router_state;
     float *weights, *memory;
     struct moesim_gate gate;               /* where the workload gives hidden states */
+    const float *gate_bias;                /* [n_columns] of a trained model's gate; NULL = none */
     struct moesim_layer experts;           /* mode execute */
     uint64_t *batch_assigned, *batch_kept; /* [n_experts] of the global batch so far */
     double *load, *previous_load;          /* [n_experts] assigned in this and the last step */
@@ -66,6 +68,7 @@ struct moesim_experiment {
     uint32_t survey_wants;                /* enum moesim_survey_wants */
     struct moesim_survey_result found;    /* in `plan` */
     struct experiment_layer *layer;       /* [n_layers] */
+    struct moesim_transformer *trained;   /* that the tokens go through; NULL = none */
     struct experiment_training *training; /* mode train; NULL = routing only */
     struct experiment_pricing *pricing;   /* [n_points] */
     uint32_t n_points;

@@ -4,6 +4,7 @@
 #include "sim/experiment/experiment.h"
 #include "sim/experiment/placing.h"
 #include "sim/experiment/tally.h"
+#include "sim/experiment/trained.h"
 #include "sim/experiment/training.h"
 #include "sim/layer/layer.h"
 
@@ -43,11 +44,11 @@ uint64_t moesim_experiment_memory(const struct moesim_point *p)
                                  ? m->layers * moesim_layer_bytes(m, shape.n_experts ? shape.n_experts : m->experts,
                                                                   p->n_tokens, shape.max_pairs)
                                  : 0;
-    const bool has_hidden = (p->workload->provides | p->workload_shape.provides) & MOESIM_NEEDS_HIDDEN;
+    const bool has_hidden = !p->trained && (p->workload->provides | p->workload_shape.provides) & MOESIM_NEEDS_HIDDEN;
     const uint64_t rows = (has_hidden ? 3 : 1) /* a workload may mix them from parts */ + (executes ? 1 : 0);
     const uint64_t activations = tokens * m->d_model * 4 * rows;
     const uint64_t gates = (uint64_t)m->layers * (columns + (uint64_t)m->d_model * shape.n_columns * 4);
-    return columns * 2 + gates + shape.max_pairs * pair + experts + activations +
+    return experiment_trained_bytes(p) + columns * 2 + gates + shape.max_pairs * pair + experts + activations +
            (p->has_cluster ? moesim_placing_bytes(p, shape.n_experts ? shape.n_experts : m->experts) : 0) +
            moesim_survey_bytes(p->n_tokens, m->experts) +
            moesim_tally_bytes(p->measure, p->record, m->layers, p->steps, m->experts);

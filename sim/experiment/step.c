@@ -57,6 +57,9 @@ static enum moesim_status make_batch(struct moesim_experiment *e, uint32_t l, st
         moesim_home_devices(e->device, batch->n_tokens, e->env.n_devices);
         e->n_homed = batch->n_tokens;
     }
+    status = experiment_trained_batch(e, batch, err);
+    if (status != MOESIM_OK)
+        return status;
     batch->n_groups = moesim_groups_make(&e->shape, batch, e->group_start);
     if (l > 0 && e->previous_columns)
         batch->previous_logits = e->previous_columns;
@@ -70,6 +73,8 @@ static void gate(struct moesim_experiment *e, uint32_t l, struct moesim_batch *b
         .seed = e->first->seed, .stream = MOESIM_STREAM_JITTER, .layer = l, .step = e->step};
     moesim_gate_forward(g, batch->hidden, batch->n_tokens, e->first->phase == MOESIM_TRAIN ? e->shape.input_jitter : 0,
                         &random);
+    if (e->layer[l].gate_bias)
+        moesim_gate_add_bias(g, e->layer[l].gate_bias, batch->n_tokens);
     batch->columns = g->columns;
     batch->stride = g->stride;
 }

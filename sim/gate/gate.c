@@ -195,6 +195,14 @@ void moesim_gate_forward(struct moesim_gate *gate, const float *hidden, uint32_t
         forward_block(gate, hidden, row, n_tokens - row < BLOCK_ROWS ? n_tokens - row : BLOCK_ROWS, jitter, random);
 }
 
+void moesim_gate_add_bias(struct moesim_gate *gate, const float *bias, uint32_t n_tokens)
+{
+#pragma omp parallel for schedule(static)
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t c = 0; c < gate->n_columns; c++)
+            gate->columns[(size_t)t * gate->stride + c] += bias[c];
+}
+
 /* ---- backward ---- */
 
 static uint32_t up_to_lanes(uint32_t n)

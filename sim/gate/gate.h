@@ -31,6 +31,9 @@ MOESIM_MUST_CHECK enum moesim_status moesim_gate_init(struct moesim_gate *gate, 
 void moesim_gate_forward(struct moesim_gate *gate, const float *hidden, uint32_t n_tokens, float jitter,
                          const struct moesim_random *random);
 
+/* Adds bias [n_columns] to each row of the last result. */
+void moesim_gate_add_bias(struct moesim_gate *gate, const float *bias, uint32_t n_tokens);
+
 /* Room for moesim_gate_backward. */
 MOESIM_MUST_CHECK enum moesim_status moesim_gate_init_backward(struct moesim_gate *gate, struct moesim_arena *arena,
                                                                struct moesim_error *err);

@@ -26,11 +26,26 @@ static void choose(const struct moesim_axes *axes, uint64_t index, struct moesim
     }
 }
 
+/* What a trained model tells beyond its shape, where the study does not say it. */
+static void follow_trained(const struct moesim_trained *trained, const struct moesim_choice *choice,
+                           struct moesim_model *model)
+{
+    if (!model->d_ff)
+        model->d_ff = trained->model.d_ff;
+    if (*model->name)
+        return;
+    if (!moesim_setting_find(choice->variant, "shared_experts"))
+        model->shared_experts = trained->model.n_shared;
+    if (!moesim_setting_find(choice->variant, "activation"))
+        model->activation = trained->model.activation;
+}
+
 /* The model's sizes: the study's, else the preset's, else the workload's, else defaults. What a file fixes and a preset
  * merely brings along (its number of layers) follows the file. */
 static bool build_model(struct moesim_resolver *r, const struct moesim_choice *choice,
-                        const struct moesim_workload_shape *shape, struct moesim_model *model)
+                        const struct moesim_choice *workload, struct moesim_model *model)
 {
+    const struct moesim_workload_shape *shape = &workload->shape;
     struct moesim_error err;
     const struct moesim_schema schema = {moesim_model_params, sizeof(struct moesim_param)};
     if (choice->params)
@@ -51,6 +66,8 @@ static bool build_model(struct moesim_resolver *r, const struct moesim_choice *c
         model->top_k = shape->top_k ? shape->top_k : model->experts < 2 ? model->experts : 2;
     if (!model->d_model)
         model->d_model = shape->d_model ? shape->d_model : DEFAULT_D_MODEL;
+    if (workload->trained)
+        follow_trained(workload->trained, choice, model);
     if (!model->d_ff)
         model->d_ff = 4 * model->d_model;
     return true;
@@ -71,21 +88,29 @@ static bool build_training(struct moesim_resolver *r, const struct moesim_choice
     return false;
 }
 
-static bool build_router(struct moesim_resolver *r, const struct moesim_choice *choice, struct moesim_point *point)
+void *moesim_router_params(struct moesim_resolver *r, const struct moesim_choice *choice, uint32_t top_k)
 {
     struct moesim_error err;
     void *params = moesim_mistake_alloc(r->mistakes, r->arena, 1, choice->params_size);
     if (!params)
-        return false;
-    if (moesim_params_default(choice->schema, point->model.top_k, params, r->arena, &err) != MOESIM_OK) {
+        return NULL;
+    if (moesim_params_default(choice->schema, top_k, params, r->arena, &err) != MOESIM_OK) {
         moesim_mistake(r->mistakes, choice->variant->line, choice->variant->column, "router %s: %s", choice->spec,
                        err.text);
-        return false;
+        return NULL;
     }
     if (!moesim_settings_apply(r, MOESIM_ROUTER, choice->variant, choice->schema, params, false) && choice->whole) {
         moesim_mistake(r->mistakes, 0, 0, "there is no memory for the study");
-        return false;
+        return NULL;
     }
+    return params;
+}
+
+static bool build_router(struct moesim_resolver *r, const struct moesim_choice *choice, struct moesim_point *point)
+{
+    const void *params = moesim_router_params(r, choice, point->model.top_k);
+    if (!params)
+        return false;
     point->router = choice->router;
     point->router_params = params;
     point->router_spec = choice->spec;
@@ -159,10 +184,11 @@ bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes
     p->workload_params = workload->params;
     p->workload_shape = workload->shape;
     p->workload_spec = workload->spec;
+    p->trained = workload->trained;
     p->n_tokens = workload->n_tokens         ? workload->n_tokens
                   : workload->shape.n_tokens ? workload->shape.n_tokens
                                              : DEFAULT_TOKENS;
-    bool built = build_model(r, cell->chosen[MOESIM_MODEL], &workload->shape, &p->model);
+    bool built = build_model(r, cell->chosen[MOESIM_MODEL], workload, &p->model);
     built = build_training(r, cell->chosen[MOESIM_TRAINING], &p->train) && built;
     if (router->known)
         built = build_router(r, router, p) && built;

@@ -79,6 +79,34 @@ static void check_training(struct moesim_resolver *r, const struct moesim_cell *
         moesim_mistake(r->mistakes, 0, 0, "phase = eval does not train; leave it out in mode: train");
 }
 
+/* What a trained model asks of the batches. */
+static void check_trained(struct moesim_resolver *r, const struct moesim_cell *cell)
+{
+    const struct moesim_choice *workload = cell->chosen[MOESIM_WORKLOAD];
+    const struct moesim_point *p = &cell->point;
+    const uint32_t sequence = p->workload_shape.sequence;
+    struct moesim_error what;
+    if (p->mode == MOESIM_MODE_TRAIN) {
+        moesim_fail(&what, MOESIM_EINVAL,
+                    "mode: train starts from its seed; modes route and execute take a checkpoint");
+        note_at(r, workload, "checkpoint", &what);
+        return;
+    }
+    if (!sequence || p->n_tokens % sequence) {
+        moesim_fail(&what, MOESIM_EINVAL,
+                    "the model of %.200s reads whole sequences one after the other; the workload %s has %u tokens a "
+                    "step in sequences of %u",
+                    p->trained->path, p->workload->name, p->n_tokens, sequence);
+        note_at(r, workload, moesim_setting_find(workload->variant, "tokens") ? "tokens" : "checkpoint", &what);
+        return;
+    }
+    const struct moesim_transformer_config config = moesim_trained_config(p);
+    if (moesim_transformer_check(&config, &what) != MOESIM_OK) {
+        moesim_error_prefix(&what, "checkpoint %.200s", p->trained->path);
+        note_at(r, workload, "checkpoint", &what);
+    }
+}
+
 /* Whether the cell's number of experts is what the study meant, so that checks against it make sense. */
 static bool experts_known(const struct moesim_cell *cell)
 {
@@ -101,7 +129,7 @@ static void check_experts(struct moesim_resolver *r, const struct moesim_cell *c
     const struct moesim_point *p = &cell->point;
     const struct moesim_workload_shape *shape = &p->workload_shape;
     const uint32_t experts = p->model.experts;
-    const uint32_t known = shape->n_columns > shape->n_experts ? shape->n_columns : shape->n_experts;
+    const uint32_t known = !p->trained && shape->n_columns > shape->n_experts ? shape->n_columns : shape->n_experts;
     const uint32_t columns = shape->more_experts && experts > known ? experts : known;
     const bool explicit = moesim_setting_find(model->variant, "experts");
     struct moesim_error what;
@@ -198,7 +226,10 @@ static void check_columns(struct moesim_resolver *r, const struct moesim_cell *c
     const struct moesim_point *p = &cell->point;
     const uint32_t columns = p->workload_shape.n_columns;
     struct moesim_error what;
-    if (columns && p->model.experts <= columns && shape->n_columns - shape->n_optional_columns > columns) {
+    if (p->trained) {
+        if (p->model.experts <= p->trained->model.n_experts && moesim_trained_check_columns(p, shape, &what))
+            note_at(r, router, NULL, &what);
+    } else if (columns && p->model.experts <= columns && shape->n_columns - shape->n_optional_columns > columns) {
         moesim_fail(&what, MOESIM_EINVAL, "router %s needs %u gate columns for %u experts, but the workload %s has %u",
                     router->spec, shape->n_columns, p->model.experts, p->workload_spec, columns);
         note_at(r, router, NULL, &what);
@@ -321,7 +352,9 @@ void moesim_cell_check(struct moesim_resolver *r, const struct moesim_cell *cell
     if (workload && (!cell->chosen[MOESIM_MODEL]->variant || cell->chosen[MOESIM_MODEL]->known))
         check_sizes(r, cell);
     check_use_of_training(r, cell);
-    if (workload && cell->point.mode == MOESIM_MODE_TRAIN)
+    if (workload && cell->point.trained)
+        check_trained(r, cell);
+    else if (workload && cell->point.mode == MOESIM_MODE_TRAIN)
         check_training(r, cell);
     if (!experts_known(cell))
         return;

@@ -105,7 +105,7 @@ static void read_params(struct moesim_resolver *r, enum moesim_component compone
     choice->whole = moesim_settings_apply(r, component, choice->variant, choice->schema, choice->params, true);
 }
 
-static void resolve_router(struct moesim_resolver *r, struct moesim_choice *choice)
+void moesim_router_resolve(struct moesim_resolver *r, struct moesim_choice *choice)
 {
     const struct moesim_variant *v = choice->variant;
     choice->router = moesim_registry_router(r->registry, v->name);
@@ -180,8 +180,10 @@ static void resolve_workload(struct moesim_resolver *r, struct moesim_choice *ch
     if (!choice->whole || !choice->workload->shape)
         return;
     const enum moesim_status status = choice->workload->shape(choice->params, &choice->shape, &err);
-    if (status == MOESIM_OK)
+    if (status == MOESIM_OK) {
+        choice->known = !choice->shape.checkpoint || moesim_trained_resolve(r, choice);
         return;
+    }
     choice->known = false;
     r->mistakes->n_files += status == MOESIM_EIO;
     if (strncmp(err.text, v->name, strlen(v->name)) != 0)
@@ -345,16 +347,22 @@ static const struct moesim_hashed *hash_path(struct moesim_resolver *r, const ch
     return h;
 }
 
-static uint64_t hash_files(struct moesim_resolver *r, const struct moesim_choice *choice)
+static uint64_t hash_paths(struct moesim_resolver *r, struct moesim_schema schema, const void *params, uint64_t hash)
 {
-    struct moesim_path_walk walk = {.schema = choice->schema, .params = choice->params};
-    uint64_t hash = 0;
+    struct moesim_path_walk walk = {.schema = schema, .params = params};
     while (moesim_path_next(&walk)) {
         const struct moesim_hashed *h = hash_path(r, walk.path);
         if (h && h->exists)
             hash = moesim_hash(hash ? hash : MOESIM_HASH_START, &h->hash, sizeof h->hash);
     }
     return hash;
+}
+
+static uint64_t hash_files(struct moesim_resolver *r, const struct moesim_choice *choice)
+{
+    const uint64_t hash = hash_paths(r, choice->schema, choice->params, 0);
+    const struct moesim_router_choice *router = choice->trained ? &choice->trained->choice : NULL;
+    return router ? hash_paths(r, moesim_router_schema(router->router), router->params, hash) : hash;
 }
 
 /* The name and the keys the study set, in schema order, values as the parser prints them: one spelling for one meaning.
@@ -395,9 +403,9 @@ static const char *canonical_spec(struct moesim_resolver *r, const struct moesim
 struct moesim_choices moesim_choices_resolve(struct moesim_resolver *r, enum moesim_component component)
 {
     static void (*const resolve[])(struct moesim_resolver *, struct moesim_choice *) = {
-        [MOESIM_ROUTER] = resolve_router,       [MOESIM_WORKLOAD] = resolve_workload,
-        [MOESIM_MODEL] = resolve_model,         [MOESIM_CLUSTER] = resolve_cluster,
-        [MOESIM_PLACEMENT] = resolve_placement, [MOESIM_TRAINING] = resolve_training,
+        [MOESIM_ROUTER] = moesim_router_resolve, [MOESIM_WORKLOAD] = resolve_workload,
+        [MOESIM_MODEL] = resolve_model,          [MOESIM_CLUSTER] = resolve_cluster,
+        [MOESIM_PLACEMENT] = resolve_placement,  [MOESIM_TRAINING] = resolve_training,
     };
     const struct moesim_node *node = moesim_node_find(r->root, moesim_component_names[component]);
     const struct moesim_node *cluster = moesim_node_find(r->root, "cluster");

@@ -32,6 +32,17 @@ struct moesim_label {
     double number;
 };
 
+/* The trained model that a workload's tokens go through, as its checkpoint tells. */
+struct moesim_trained {
+    const char *path;
+    struct moesim_transformer_config model; /* as it was trained */
+    struct moesim_router_choice choice;
+    uint32_t n_columns; /* of its gates, as far as they learned: 0 where its router does not look at them */
+    uint32_t n_logits;  /* of them, as its router's shape says */
+    uint64_t seed;
+    uint32_t step;
+};
+
 /* Everything belongs to the study's arena. */
 struct moesim_point {
     uint64_t hash; /* of all that determines the counted and modelled results, seed included */
@@ -55,9 +66,10 @@ struct moesim_point {
     const void *workload_params;
     struct moesim_workload_shape workload_shape;
     const char *workload_spec;
-    uint32_t n_tokens;                 /* of a step over all devices */
-    struct moesim_model model;         /* layers, experts, top_k, d_model and d_ff are set */
-    struct moesim_train_options train; /* mode train */
+    const struct moesim_trained *trained; /* whose MoE layers see the batches; NULL = there is no such model */
+    uint32_t n_tokens;                    /* of a step over all devices */
+    struct moesim_model model;            /* layers, experts, top_k, d_model and d_ff are set */
+    struct moesim_train_options train;    /* mode train */
 
     bool has_cluster;
     struct moesim_cluster cluster;
@@ -73,5 +85,16 @@ struct moesim_point {
     bool record[MOESIM_N_METRICS];  /* metrics whose every step and layer goes into `series` */
     bool measure[MOESIM_N_METRICS]; /* metrics that are computed at all */
 };
+
+/* The trained model's sizes for the point's batches, which are whole sequences. */
+struct moesim_transformer_config moesim_trained_config(const struct moesim_point *point);
+
+/* How many columns the gate of a router of that shape takes over, from the first on. */
+uint32_t moesim_trained_columns(const struct moesim_point *point, const struct moesim_shape *shape);
+
+/* EINVAL where that router needs more. */
+MOESIM_MUST_CHECK enum moesim_status moesim_trained_check_columns(const struct moesim_point *point,
+                                                                  const struct moesim_shape *shape,
+                                                                  struct moesim_error *err);
 
 #endif

@@ -84,7 +84,8 @@ struct moesim_choice {
     uint32_t n_files;
     const struct moesim_workload *workload;
     struct moesim_workload_shape shape;
-    uint32_t n_tokens; /* 0 = the workload or the default decides */
+    const struct moesim_trained *trained; /* of the shape's checkpoint */
+    uint32_t n_tokens;                    /* 0 = the workload or the default decides */
     const struct moesim_placement_rule *placement;
     struct moesim_file_array loads; /* of a placement's file */
 };
@@ -96,6 +97,14 @@ struct moesim_choices {
 
 /* Looks every variant up, parses its settings and notes what is wrong. */
 struct moesim_choices moesim_choices_resolve(struct moesim_resolver *r, enum moesim_component component);
+
+/* The same for a router's choice, of which `variant` is set. */
+void moesim_router_resolve(struct moesim_resolver *r, struct moesim_choice *choice);
+/* The parameters of a router that is known, for a model of that top_k; NULL = noted. */
+void *moesim_router_params(struct moesim_resolver *r, const struct moesim_choice *choice, uint32_t top_k);
+
+/* Reads the checkpoint that a workload's shape names: what its model fixes goes into the shape. False = noted. */
+bool moesim_trained_resolve(struct moesim_resolver *r, struct moesim_choice *workload);
 
 /* Sets `params` (holding the defaults) from the settings that the schema has; with `note`, what is wrong is noted. True
  * when all were right. */

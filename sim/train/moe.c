@@ -162,9 +162,8 @@ static void run_gate(struct moesim_moe *moe, const float *hidden)
     const struct moesim_batch *b = &moe->batch;
     const struct moesim_random random = jitter_of(b);
     moesim_gate_forward(&moe->gate, hidden, b->n_tokens, jitter_width(moe), &random);
-    for (size_t t = 0; moe->bias && t < b->n_tokens; t++)
-        for (uint32_t c = 0; c < b->n_columns; c++)
-            moe->gate.columns[t * b->stride + c] += moe->bias[c];
+    if (moe->bias)
+        moesim_gate_add_bias(&moe->gate, moe->bias, b->n_tokens);
     for (size_t t = 0; moe->columns && t < b->n_tokens; t++)
         memcpy(moe->columns + t * b->n_columns, b->columns + t * b->stride, b->n_columns * sizeof(float));
 }

@@ -5,28 +5,14 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "routers/table.h"
 #include "sim/experiment/experiment.h"
 #include "sim/experiment/experiment_state.h"
 #include "sim/study/study.h"
-#include "workloads/table.h"
+#include "tests/sim/registry.h"
 
 TestSuite(conservation, .timeout = 120);
 
-enum { MOST_ROUTERS = 64, MOST_EXPERTS = 64 };
-
-static struct moesim_router_entry entries[MOST_ROUTERS];
-
-static struct moesim_registry all_there_is(void)
-{
-    struct moesim_registry registry = {.routers = entries, .workloads = workloads_table};
-    for (; routers_table[registry.n_routers]; registry.n_routers++)
-        entries[registry.n_routers] = (struct moesim_router_entry){.spec = routers_table[registry.n_routers]->name,
-                                                                   .router = routers_table[registry.n_routers]};
-    while (workloads_table[registry.n_workloads])
-        registry.n_workloads++;
-    return registry;
-}
+enum { MOST_EXPERTS = 64 };
 
 /* What the router kept, by expert: of those that compute. */
 static uint64_t count_kept(const struct moesim_experiment *e, const struct moesim_plan *plan,
@@ -97,7 +83,7 @@ static uint32_t run_study(const char *text)
 {
     struct moesim_arena *arena = moesim_arena_create(0);
     struct moesim_mistakes mistakes = {0};
-    struct moesim_registry registry = all_there_is();
+    struct moesim_registry registry = registry_of_all();
     const struct moesim_point *const *point;
     uint32_t n, checked = 0;
     struct moesim_study *study = moesim_study_parse("s.yaml", text, strlen(text), arena, &mistakes);
