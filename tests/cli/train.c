@@ -44,13 +44,18 @@ static void enter(void)
 
 TestSuite(train, .init = enter, .fini = program_leave_folder, .timeout = 240);
 
-/* Runs it and returns the status; `says` must be in what it told. */
-static void run(int status, const char *says, const char *words)
+/* Runs a study, which must end with this status; `says` must be in what it told. */
+static void run_file(const char *file, int status, const char *says, const char *words)
 {
-    struct heard h = program_run("run study.yaml %s", words);
+    struct heard h = program_run("run %s %s", file, words);
     cr_assert_eq(h.status, status, "%s: %s", words, h.err);
     cr_assert(strstr(h.err, says), "%s: %s", words, h.err);
     program_forget(&h);
+}
+
+static void run(int status, const char *says, const char *words)
+{
+    run_file("study.yaml", status, says, words);
 }
 
 static void check(const char *db, const char *sql, const char *expected)
@@ -216,4 +221,71 @@ Test(train, checkpoints_on_the_way_are_the_last_good_model)
     run(1, "no model before that is kept (set train.checkpoint_every to keep some)",
         "--db v.db --set seeds=[2] --set train.learning_rate=1000 --set train.clip=0 --set train.rate_warm_up=0"
         " --set train.validate_every=1");
+}
+
+/* ---- a kept model as the gate of another study ---- */
+
+static const char gate[] =
+    "study: gate\n"
+    "phase: eval\n"
+    "steps: 5\n"
+    "seeds: 2\n"
+    "workload: {name: text, files: text, domains: file, tokens: 256, sequence: 32, checkpoint: m}\n"
+    "router: [softmax-topk, switch]\n";
+
+static void keep_model(void)
+{
+    run(0, "", "-q --db k.db --set train.checkpoint=models");
+    cr_assert_eq(system("mv models/softmax-topk-seed1-*.safetensors m"), 0);
+    program_write("gate.yaml", gate);
+}
+
+Test(train, a_kept_model_is_a_gate)
+{
+    keep_model();
+    run_file("gate.yaml", 0, "", "-q --db g.db --jobs 1 --threads 1");
+    check("g.db", "SELECT count(*) FROM v_runs WHERE state = 'done' AND load_cv > 0", "4");
+    check("g.db", "SELECT DISTINCT workload LIKE '%; through m (router softmax-topk, step 80)' FROM run", "1");
+    run_file("gate.yaml", 0, "", "-q --db h.db --jobs 1 --threads 2");
+    char *one = program_query("g.db", "SELECT row_hash FROM run ORDER BY hash");
+    check("h.db", "SELECT row_hash FROM run ORDER BY hash", one);
+    free(one);
+    /* Also in the built-in study, whose sizes make room, and with a plugin, which only a worker can ask what it needs.
+     */
+    struct heard h = program_run("run -q --db q.db --seed 1 --workload "
+                                 "text:files=text,domains=file,sequence=32,checkpoint=m --router noisy-topk "
+                                 "--router {P}/good.so");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    program_forget(&h);
+    check("q.db", "SELECT count(*) FROM v_runs WHERE state = 'done'", "2");
+}
+
+/* What is recorded of the model's routing comes back from the trace as it was. */
+Test(train, a_gates_decisions_are_recorded_and_replayed)
+{
+    keep_model();
+    run_file("gate.yaml", 0, "", "-q --db g.db --router softmax-topk --seed 1 --record a");
+    program_write("replay.yaml", "steps: 5\nworkload: {name: trace, file: a, tokens: 256}\nrouter: replay\nseeds: 1\n");
+    run_file("replay.yaml", 0, "", "-q --db r.db --record b");
+    cr_assert_eq(system("cmp a b"), 0);
+    char *figures = program_query("g.db", "SELECT load_cv || ' ' || max_vio || ' ' || lag1_overlap FROM v_runs");
+    check("r.db", "SELECT load_cv || ' ' || max_vio || ' ' || lag1_overlap FROM v_runs", figures);
+    free(figures);
+}
+
+Test(train, a_damaged_gate_is_no_mistake_of_the_study)
+{
+    keep_model();
+    cr_assert_eq(system("cp m whole && printf x | dd of=m bs=1 seek=60000 conv=notrunc 2>/dev/null"), 0);
+    run_file("gate.yaml", 4, "gate.yaml:5:91: error: workload text: checkpoint: m: is damaged: its checksum is",
+             "--db g.db");
+    cr_assert_eq(system("head -c 60000 whole >m"), 0);
+    run_file("gate.yaml", 4, "gate.yaml:5:91: error: workload text: checkpoint: m: is cut short", "--db g.db");
+    cr_assert_eq(system("cp text/prose m"), 0);
+    run_file("gate.yaml", 4, "m: is damaged or no checkpoint", "--db g.db");
+    cr_assert_eq(unlink("m"), 0);
+    run_file("gate.yaml", 4, "m: cannot be opened: No such file or directory", "--db g.db");
+    cr_assert_eq(rename("whole", "m"), 0);
+    run_file("gate.yaml", 2, "mode: train starts from its seed", "--db g.db --set mode=train");
+    cr_assert(!program_exists("g.db"));
 }

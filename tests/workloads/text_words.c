@@ -180,6 +180,30 @@ Test(text_words, vectors_that_do_not_fit)
     }
 }
 
+/* A trained model has the hidden states; of the words only the list is needed. */
+Test(text_words, a_checkpoint_goes_without_vectors)
+{
+    const char *file = folder_write("a", "x y x z\n", 8), *list = folder_write("list", "y\nx\n", 4);
+    const char *const *settings =
+        SETTINGS("files", file, "vocabulary", "word", "word_list", list, "checkpoint", "m", "sequence", "4");
+    struct instance w;
+    struct moesim_workload_shape shape;
+    cr_assert_eq(shape_of(&w, settings, &shape), MOESIM_OK, "%s", w.error.text);
+    cr_assert(shape.vocabulary == 3 && shape.sequence == 4 && shape.d_model == 0);
+    cr_assert_str_eq(shape.checkpoint, "m");
+    instance_destroy(&w);
+    instance_create(&w, "text", settings);
+    cr_assert_eq(instance_init(&w, (struct moesim_workload_env){.n_layers = 1, .n_experts = 2, .n_tokens = 8}),
+                 MOESIM_OK, "%s", w.error.text);
+    const struct moesim_batch batch = instance_step(&w, 0, 0);
+    cr_assert(!batch.hidden && batch.d_model == 0);
+    for (uint32_t t = 0; t < 8; t++)
+        cr_assert_leq(batch.token_id[t], 2);
+    instance_destroy(&w);
+    cr_assert_eq(shape_of(&w, SETTINGS("files", file, "word_list", list, "checkpoint", "m"), &shape), MOESIM_EINVAL);
+    instance_destroy(&w);
+}
+
 /* Sequences of one domain, with the hidden states that its bytes have when all are in use. */
 Test(text_words, one_domain_alone)
 {
