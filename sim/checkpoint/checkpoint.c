@@ -114,12 +114,13 @@ enum moesim_status moesim_checkpoint_save(const struct moesim_training *training
                                           const struct moesim_checkpoint_figures *figures, struct moesim_error *err)
 {
     const struct moesim_training *t = training;
-    char step[16], seed[32], micro_batches[16];
+    char step[16], seed[32], micro_batches[16], vocabulary[32];
     struct contents c = {0};
     assert(t->micro_batch == 0);
     snprintf(step, sizeof step, "%u", t->step);
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)t->config.seed);
     snprintf(micro_batches, sizeof micro_batches, "%u", t->config.micro_batches);
+    snprintf(vocabulary, sizeof vocabulary, "%llu", (unsigned long long)t->config.vocabulary_hash);
     char *model = moesim_fields_write(moesim_transformer_params, &t->config.model);
     char *optimizer = moesim_fields_write(moesim_optimizer_params, &t->config.optimizer);
     enum moesim_status status = model && optimizer ? list(&c, &t->model, &t->adamw, err)
@@ -128,6 +129,7 @@ enum moesim_status moesim_checkpoint_save(const struct moesim_training *training
                                                {"step", step},
                                                {"seed", seed},
                                                {"micro_batches", micro_batches},
+                                               {"vocabulary_hash", vocabulary},
                                                {"model", model},
                                                {"optimizer", optimizer},
                                                {"router", t->model.n_moe ? t->config.choice.spec : ""},
@@ -180,6 +182,8 @@ static enum moesim_status read_header(const struct moesim_safetensors *file, con
         return lacks(path, "seed", err);
     if (!parse_number(moesim_safetensors_metadata(file, "micro_batches"), UINT32_MAX, &micro_batches))
         return lacks(path, "micro_batches", err);
+    if (!parse_number(moesim_safetensors_metadata(file, "vocabulary_hash"), UINT64_MAX, &h->info.vocabulary_hash))
+        return lacks(path, "vocabulary_hash", err);
     if (!moesim_fields_read(moesim_transformer_params, moesim_safetensors_metadata(file, "model"), &h->info.model))
         return lacks(path, "model", err);
     if (!moesim_fields_read(moesim_optimizer_params, moesim_safetensors_metadata(file, "optimizer"), &h->optimizer))

@@ -43,7 +43,7 @@ struct moesim_checkpoint_info {
     struct moesim_transformer_config model;
     const char *router; /* SPEC */
     const char *label;
-    uint64_t seed;
+    uint64_t seed, vocabulary_hash;
     uint32_t step;
 };
 MOESIM_MUST_CHECK enum moesim_status moesim_checkpoint_info(const char *path, struct moesim_arena *arena,

@@ -2,8 +2,12 @@
 
 #include <string.h>
 
+#include <moesim/hash.h>
+
 #include "sim/checkpoint/checkpoint.h"
 #include "sim/experiment/experiment_state.h"
+
+enum { TOKEN_TEXT = 256 };
 
 uint64_t experiment_trained_bytes(const struct moesim_point *p)
 {
@@ -21,12 +25,39 @@ uint64_t experiment_trained_bytes(const struct moesim_point *p)
     return 2 * counts.n_parameters * sizeof(float) + counts.activation_bytes; /* weights, and room for gradients */
 }
 
+uint64_t experiment_vocabulary_hash(const struct moesim_experiment *e)
+{
+    const struct moesim_workload *workload = e->first->workload;
+    uint64_t hash = MOESIM_HASH_START;
+    if (!workload->token_text)
+        return 0;
+    for (uint32_t id = 0; id < e->first->workload_shape.vocabulary; id++) {
+        char text[TOKEN_TEXT];
+        const size_t n = workload->token_text(e->workload_state, id, text, sizeof text);
+        hash = moesim_hash(moesim_hash(hash, &n, sizeof n), text, n);
+    }
+    return hash;
+}
+
+static enum moesim_status check_vocabulary(const struct moesim_experiment *e, struct moesim_error *err)
+{
+    const struct moesim_trained *t = e->first->trained;
+    if (!t->vocabulary_hash || t->vocabulary_hash == experiment_vocabulary_hash(e))
+        return MOESIM_OK;
+    return moesim_fail(err, MOESIM_EINVAL,
+                       "the model of %s was trained on other words: the ids of words follow from the texts; name those "
+                       "of the training, and take one domain by `only`, or the same word_list",
+                       t->path);
+}
+
 enum moesim_status experiment_trained_create(struct moesim_experiment *e, struct moesim_error *err)
 {
     const struct moesim_trained *t = e->first->trained;
     if (!t)
         return MOESIM_OK;
     enum moesim_status status = moesim_trained_check_columns(e->first, &e->shape, err);
+    if (status == MOESIM_OK)
+        status = check_vocabulary(e, err);
     if (status != MOESIM_OK)
         return status;
     const struct moesim_transformer_config config = moesim_trained_config(e->first);

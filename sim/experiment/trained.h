@@ -19,7 +19,11 @@ struct moesim_experiment;
 /* Bytes of the point's trained model and its pass; an upper estimate. 0 where there is none. */
 uint64_t experiment_trained_bytes(const struct moesim_point *point);
 
-/* Reads the point's checkpoint, if it names one. */
+/* A hash of what the workload's token ids stand for; 0 where it does not tell. */
+uint64_t experiment_vocabulary_hash(const struct moesim_experiment *e);
+
+/* Reads the point's checkpoint, if it names one. EINVAL where its token ids stand for other words than the workload's.
+ */
 MOESIM_MUST_CHECK enum moesim_status experiment_trained_create(struct moesim_experiment *e, struct moesim_error *err);
 void experiment_trained_destroy(struct moesim_experiment *e);
 

@@ -8,6 +8,7 @@
 
 #include "sim/experiment/experiment.h"
 #include "sim/experiment/experiment_state.h"
+#include "sim/experiment/trained.h"
 
 static uint32_t validate_every(const struct moesim_point *p)
 {
@@ -138,6 +139,7 @@ enum moesim_status experiment_training_create(struct moesim_experiment *e, struc
     if (!t)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for a training");
     t->config = experiment_training_config(p, e->env.n_devices);
+    t->config.vocabulary_hash = experiment_vocabulary_hash(e);
     enum moesim_status status = moesim_training_count(&t->config, &counts, err);
     if (status == MOESIM_OK)
         status = allocate(e, err);

@@ -37,9 +37,9 @@ struct moesim_trained {
     const char *path;
     struct moesim_transformer_config model; /* as it was trained */
     struct moesim_router_choice choice;
-    uint32_t n_columns; /* of its gates, as far as they learned: 0 where its router does not look at them */
-    uint32_t n_logits;  /* of them, as its router's shape says */
-    uint64_t seed;
+    uint32_t n_columns;             /* of its gates, as far as they learned: 0 where its router does not look at them */
+    uint32_t n_logits;              /* of them, as its router's shape says */
+    uint64_t seed, vocabulary_hash; /* the latter of what its token ids stand for; 0 = not known */
     uint32_t step;
 };
 

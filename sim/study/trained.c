@@ -107,6 +107,7 @@ bool moesim_trained_resolve(struct moesim_resolver *r, struct moesim_choice *wor
                                  .model = info.model,
                                  .choice = {.spec = info.router},
                                  .seed = info.seed,
+                                 .vocabulary_hash = info.vocabulary_hash,
                                  .step = info.step};
     if (read_model(r, t, &workload->shape, &err) != MOESIM_OK)
         return refuse(r, workload, &err);

@@ -24,6 +24,7 @@ struct moesim_training_config {
     struct moesim_optimizer_config optimizer;
     uint32_t micro_batches; /* of a step */
     uint64_t seed;
+    uint64_t vocabulary_hash; /* of what its token ids stand for; 0 = not known. Only checkpoints keep it */
 };
 
 /* What the last pass left of one MoE layer; borrowed until the next call. */

@@ -273,6 +273,23 @@ Test(train, a_gates_decisions_are_recorded_and_replayed)
     free(figures);
 }
 
+/* Ids of words follow from the texts, so a model of words is no gate for other texts, but for a part of its own. */
+Test(train, a_gate_of_words_knows_its_words)
+{
+    run(0, "", "-q --db k.db --set train.checkpoint=models --set workload.vocabulary=word --set workload.words=12");
+    cr_assert_eq(system("mv models/softmax-topk-seed1-*.safetensors m"), 0);
+    program_write("gate.yaml", gate);
+    run_file("gate.yaml", 0, "",
+             "-q --db g.db --set workload.vocabulary=word --set workload.words=12 --set "
+             "workload.only=code");
+    run_file("gate.yaml", 1, "the model of m was trained on other words",
+             "-q --db g.db --set workload.vocabulary=word --set workload.words=12 --set workload.files=text/code");
+    run_file("gate.yaml", 2,
+             "gate.yaml:5:91: error: workload text: checkpoint: m: has a vocabulary of 12 tokens, the "
+             "workload of 256",
+             "--db g.db");
+}
+
 Test(train, a_damaged_gate_is_no_mistake_of_the_study)
 {
     keep_model();

@@ -129,6 +129,7 @@ Test(checkpoint, says_what_it_is, .init = open_bed, .fini = close_bed)
     struct moesim_training_config config = config_with("switch");
     config.model.positions = MOESIM_LEARNED;
     config.model.gate_std = 0.1 + 0.2;
+    config.vocabulary_hash = UINT64_MAX - 1;
     struct moesim_training *t = create(&config);
     struct moesim_checkpoint_info info;
     run(t, 1);
@@ -139,6 +140,7 @@ Test(checkpoint, says_what_it_is, .init = open_bed, .fini = close_bed)
     cr_assert_str_eq(info.router, "switch");
     cr_assert_eq(info.seed, config.seed);
     cr_assert_eq(info.step, 1);
+    cr_assert_eq(info.vocabulary_hash, UINT64_MAX - 1);
     moesim_training_destroy(t);
 }
 

@@ -197,9 +197,15 @@ static void rename_router(const char *spec)
     static const char optimizer[] =
         "{\"learning_rate\":\"0.1\",\"min_learning_rate\":\"0.1\",\"warm_up\":\"0\",\"steps\":\"9\",\"beta1\":\"0\","
         "\"beta2\":\"0\",\"epsilon\":\"1e-8\",\"weight_decay\":\"0\",\"clip\":\"0\"}";
-    const struct moesim_metadata metadata[] = {
-        {"format", "moesim-checkpoint-1"}, {"step", "9"},    {"seed", "1"}, {"micro_batches", "1"}, {"model", model},
-        {"optimizer", optimizer},          {"router", spec}, {"label", ""}};
+    const struct moesim_metadata metadata[] = {{"format", "moesim-checkpoint-1"},
+                                               {"step", "9"},
+                                               {"seed", "1"},
+                                               {"micro_batches", "1"},
+                                               {"vocabulary_hash", "0"},
+                                               {"model", model},
+                                               {"optimizer", optimizer},
+                                               {"router", spec},
+                                               {"label", ""}};
     struct moesim_error err;
     cr_assert_eq(moesim_safetensors_write("m", metadata, sizeof metadata / sizeof *metadata, NULL, 0, &err), MOESIM_OK,
                  "%s", err.text);
