@@ -197,6 +197,17 @@ static enum moesim_status read_header(const struct moesim_safetensors *file, con
     return MOESIM_OK;
 }
 
+/* A caller makes room for the model by what the header says: as many blocks as that has, the file must have. */
+static enum moesim_status check_blocks(const struct moesim_safetensors *file, const char *path,
+                                       const struct moesim_transformer_config *model, struct moesim_error *err)
+{
+    const struct moesim_stored_tensor embedding = {
+        .name = "embedding", .n_dimensions = 2, .shape = {model->d_model, model->vocabulary}};
+    if (moesim_safetensors_count(file) < model->n_blocks)
+        return lacks(path, "blocks", err);
+    return moesim_safetensors_check(file, &embedding, err);
+}
+
 enum moesim_status moesim_checkpoint_info(const char *path, struct moesim_arena *arena,
                                           struct moesim_checkpoint_info *info, struct moesim_error *err)
 {
@@ -205,6 +216,8 @@ enum moesim_status moesim_checkpoint_info(const char *path, struct moesim_arena 
     enum moesim_status status = moesim_safetensors_open(path, &file, err);
     if (status == MOESIM_OK)
         status = read_header(file, path, &h, err);
+    if (status == MOESIM_OK)
+        status = check_blocks(file, path, &h.info.model, err);
     if (status == MOESIM_OK) {
         *info = h.info;
         info->router = moesim_strdup(arena, h.info.router);

@@ -307,5 +307,17 @@ Test(checkpoint, refuses_lies_with_a_right_checksum, .init = open_bed, .fini = c
     check_refused(&config, MOESIM_EINVAL, "lacks its step");
     cr_assert_eq(moesim_safetensors_write(path, NULL, 0, NULL, 0, &err), MOESIM_OK, "%s", err.text);
     check_refused(&config, MOESIM_EINVAL, "lacks its format");
+    /* As many blocks as nobody has room for. */
+    const uint32_t n_blocks = t->config.model.n_blocks;
+    struct moesim_checkpoint_info info;
+    t->config.model.n_blocks = 1 << 24;
+    cr_assert_eq(moesim_checkpoint_save(t, path, "", NULL, &err), MOESIM_OK);
+    cr_assert_eq(moesim_checkpoint_info(path, arena, &info, &err), MOESIM_EINVAL);
+    cr_assert(strstr(err.text, "lacks its blocks"), "%s", err.text);
+    t->config.model.n_blocks = n_blocks;
+    t->config.model.d_model *= 2;
+    cr_assert_eq(moesim_checkpoint_save(t, path, "", NULL, &err), MOESIM_OK);
+    cr_assert_eq(moesim_checkpoint_info(path, arena, &info, &err), MOESIM_EINVAL);
+    cr_assert(strstr(err.text, "embedding should be [40, 35] and is [20, 35]"), "%s", err.text);
     moesim_training_destroy(t);
 }

@@ -147,7 +147,7 @@ Test(trained, plans_are_those_of_the_model)
         char lines[256];
         struct moesim_transformer model;
         omp_set_num_threads(1);
-        bed_keep(cases[i].spec, &cases[i].model, model_path);
+        bed_keep(cases[i].spec, NULL, &cases[i].model, model_path);
         snprintf(lines, sizeof lines, "phase: eval\nrouter: '%s'\n", cases[i].spec);
         struct bench b = begin(lines);
         load(b.point[0], b.arena, &model);
@@ -165,7 +165,7 @@ Test(trained, plans_are_those_of_the_model)
 Test(trained, the_bias_counts)
 {
     struct moesim_transformer model;
-    bed_keep(cases[2].spec, &cases[2].model, model_path);
+    bed_keep(cases[2].spec, NULL, &cases[2].model, model_path);
     char lines[256];
     snprintf(lines, sizeof lines, "phase: eval\nrouter: '%s'\n", cases[2].spec);
     struct bench b = begin(lines);
@@ -186,7 +186,7 @@ Test(trained, the_bias_counts)
 Test(trained, routers_share_hidden_states_and_gate)
 {
     struct moesim_transformer model;
-    bed_keep("softmax-topk", &(struct moesim_transformer_config){.moe_every = 1, .gate_bias = true}, model_path);
+    bed_keep("softmax-topk", NULL, &(struct moesim_transformer_config){.moe_every = 1, .gate_bias = true}, model_path);
     struct bench b = begin("phase: [eval, train]\nmodel: {experts: [8, 5]}\n"
                            "router: [noisy-topk, switch, 'softmax-topk:k=3,bias_update=sign', hash]\n");
     load(b.point[0], b.arena, &model);
@@ -215,7 +215,7 @@ Test(trained, routers_share_hidden_states_and_gate)
 /* Experts are executed on the model's hidden states; what went through what is told. */
 Test(trained, executes_and_says_where_it_is_from)
 {
-    bed_keep("switch", &(struct moesim_transformer_config){.moe_every = 1}, model_path);
+    bed_keep("switch", NULL, &(struct moesim_transformer_config){.moe_every = 1}, model_path);
     struct bench b = begin("mode: execute\nrouter: softmax-topk\ncluster: {name: h100-dgx, nodes: 1, ep: 8}\n");
     struct moesim_experiment *e = create(b.point);
     struct moesim_outcome outcome;
@@ -234,10 +234,10 @@ Test(trained, executes_and_says_where_it_is_from)
 /* A file that changed since the study was read is a failed run, not another model's figures. */
 Test(trained, a_file_that_changed_is_refused)
 {
-    bed_keep("switch", &(struct moesim_transformer_config){.moe_every = 1}, model_path);
+    bed_keep("switch", NULL, &(struct moesim_transformer_config){.moe_every = 1}, model_path);
     struct bench b = begin("router: switch\n");
     struct moesim_experiment *e;
-    bed_keep("switch", &(struct moesim_transformer_config){.moe_every = 1, .d_ff = 20}, model_path);
+    bed_keep("switch", NULL, &(struct moesim_transformer_config){.moe_every = 1, .d_ff = 20}, model_path);
     cr_assert_eq(moesim_experiment_create(b.point, 1, 0, &e, &err), MOESIM_EINVAL);
     cr_assert(strstr(err.text, "is of another shape: blocks.0.experts.in"), "%s", err.text);
     truncate(model_path, 1000);

@@ -54,7 +54,7 @@ static void set_defaults(struct moesim_transformer_config *c)
             *sizes[i].size = sizes[i].value;
 }
 
-void bed_keep(const char *spec, const struct moesim_transformer_config *model, const char *path)
+void bed_keep(const char *spec, const char *name, const struct moesim_transformer_config *model, const char *path)
 {
     struct moesim_arena *arena = moesim_arena_create(0);
     struct moesim_error err;
@@ -71,6 +71,8 @@ void bed_keep(const char *spec, const struct moesim_transformer_config *model, c
                                             .seed = 7};
     set_defaults(&config.model);
     config.choice = bed_router(spec, config.model.top_k, arena);
+    if (name)
+        config.choice.spec = name;
     cr_assert_eq(moesim_training_create(&config, 0, &t, &err), MOESIM_OK, "%s", err.text);
     while (!moesim_training_done(t)) {
         const struct moesim_sequences sample = bed_sample(&config.model, moesim_training_steps_done(t), arena);

@@ -15,7 +15,8 @@ struct moesim_sequences bed_sample(const struct moesim_transformer_config *confi
                                    struct moesim_arena *arena);
 
 /* A small model of bytes with that router, trained for some steps and kept in `path`: of the sizes in `model`, and of
- * 2 blocks, d_model 16, 2 heads, 8 experts with top_k 2, d_ff 12, sequences of 16 where it has 0. The seed is 7. */
-void bed_keep(const char *spec, const struct moesim_transformer_config *model, const char *path);
+ * 2 blocks, d_model 16, 2 heads, 8 experts with top_k 2, d_ff 12, sequences of 16 where it has 0. The seed is 7, and
+ * the header calls the router `name`; NULL = by its SPEC. */
+void bed_keep(const char *spec, const char *name, const struct moesim_transformer_config *model, const char *path);
 
 #endif
