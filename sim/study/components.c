@@ -358,8 +358,12 @@ static uint64_t hash_paths(struct moesim_resolver *r, struct moesim_schema schem
     return hash;
 }
 
-static uint64_t hash_files(struct moesim_resolver *r, const struct moesim_choice *choice)
+/* Of what is read: the folder that `train:` names is written to, and a model in it does not make another study. */
+static uint64_t hash_files(struct moesim_resolver *r, enum moesim_component component,
+                           const struct moesim_choice *choice)
 {
+    if (component == MOESIM_TRAINING)
+        return 0;
     const uint64_t hash = hash_paths(r, choice->schema, choice->params, 0);
     const struct moesim_router_choice *router = choice->trained ? &choice->trained->choice : NULL;
     return router ? hash_paths(r, moesim_router_schema(router->router), router->params, hash) : hash;
@@ -427,7 +431,7 @@ struct moesim_choices moesim_choices_resolve(struct moesim_resolver *r, enum moe
         resolve[component](r, choice);
         if (choice->params) {
             choice->spec = canonical_spec(r, choice);
-            choice->files_hash = choice->known && choice->whole ? hash_files(r, choice) : 0;
+            choice->files_hash = choice->known && choice->whole ? hash_files(r, component, choice) : 0;
         }
     }
     return choices;

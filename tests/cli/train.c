@@ -137,6 +137,12 @@ Test(train, models_are_kept_where_the_study_says)
 {
     run(0, "", "-q --db k.db --set train.checkpoint=models");
     cr_assert_eq(system("ls models/softmax-topk-seed1-*.safetensors >/dev/null"), 0);
+    /* What was kept is no input: the runs are still known. */
+    run(0, "", "-q --db k.db --set train.checkpoint=models");
+    check("k.db", "SELECT count(*) FROM run", "1");
+    struct heard h = program_run("run study.yaml --db k.db --set train.checkpoint=models --dry-run");
+    cr_assert(strstr(h.out, "1 point, 0 to run"), "%s", h.out);
+    program_forget(&h);
     program_write("file", "");
     run(1, "file/x: cannot be made", "--db k.db --fresh --set train.checkpoint=file/x");
 }
