@@ -33,10 +33,12 @@ static const char *or_empty(const char *text)
     return text ? text : "";
 }
 
-/* Axes that have a place of their own in the table. */
-static bool has_own_column(const char *path)
+/* Axes that have a place of their own in the table, and SPECs that repeat what their keys say. */
+static bool is_said_elsewhere(const char *path)
 {
     static const char *const axis[] = {"router", "workload", "cluster", "placement", "seed"};
+    if (strcmp(path, "model") == 0 || strcmp(path, "train") == 0)
+        return true;
     for (uint32_t i = 0; i < sizeof axis / sizeof *axis; i++) {
         size_t n = strlen(axis[i]);
         if (strncmp(path, axis[i], n) == 0 && (path[n] == '\0' || path[n] == '.'))
@@ -69,7 +71,7 @@ static void find_varying(const struct loaded_study *loaded, const struct moesim_
         }
     }
     for (uint32_t i = 0; i < reference->n_labels; i++)
-        varies[i] = varies[i] && !has_own_column(reference->labels[i].path);
+        varies[i] = varies[i] && !is_said_elsewhere(reference->labels[i].path);
 }
 
 static const char *settings_of(const struct moesim_point *point, const struct moesim_point *reference,

@@ -81,14 +81,19 @@ enum moesim_status results_run_state(struct results_store *store, int64_t study,
     return MOESIM_OK;
 }
 
-/* Equal for runs that differ in the router alone, seed aside. */
+/* Equal for runs that differ in the router alone, seed aside. The dense model of a study has as many blocks as one with
+ * experts in each of them, so the two are a pair; the SPEC of training would tell them apart and says what its keys
+ * say. */
 static uint64_t pairing_hash(const struct results_run *run)
 {
     uint64_t hash = MOESIM_HASH_START;
     for (uint32_t i = 0; i < run->n_params; i++) {
         const char *path = run->params[i].path, *value = run->params[i].value;
-        if (strcmp(path, "seed") == 0 || strcmp(path, "router") == 0 || strncmp(path, "router.", 7) == 0)
+        if (strcmp(path, "seed") == 0 || strcmp(path, "router") == 0 || strncmp(path, "router.", 7) == 0 ||
+            strcmp(path, "train") == 0)
             continue;
+        if (strcmp(path, "train.moe_every") == 0 && strcmp(value, "0") == 0)
+            value = "1";
         hash = moesim_hash(hash, path, strlen(path) + 1);
         hash = moesim_hash(hash, value, strlen(value) + 1);
     }

@@ -141,7 +141,7 @@ const struct moesim_metric moesim_metrics[MOESIM_N_METRICS] = {
         "3 * tokens * FLOP of one token's forward pass with the experts it got", "in mode train"),
     ROW(TIME_STEP, "time_step", "s", MODELLED, LOWER, MEAN, "one training batch through the whole model",
         "sum over layers of (time_layer + time_sync / micro_batches) + FLOP outside the experts / (devices * rate)",
-        "in mode train with a cluster"),
+        "in mode train with a cluster, where a layer has experts"),
     ROW(BENCH_CLOCK, "bench_clock", "s", MEASURED, LOWER, MEDIAN, "wall time of one run of a benchmark figure",
         "wall seconds of a repeat / runs in it", "in a database of moesim-bench"),
     ROW(BENCH_CPU, "bench_cpu", "s", MEASURED, LOWER, MEDIAN,

@@ -223,19 +223,18 @@ static double batch_flop(const struct moesim_experiment *e)
 }
 
 /* The batch's time on each point's cluster: its MoE layers were priced, what is outside the experts is arithmetic that
- * all devices share. */
+ * all devices share. That alone would flatter a model without experts, which gets no time. */
 static void note_time(struct moesim_experiment *e)
 {
     const struct experiment_training *t = e->training;
     for (uint32_t i = 0; i < e->n_points; i++) {
         struct experiment_pricing *pricing = &e->pricing[i];
-        if (!pricing->point->has_cluster)
+        if (!pricing->point->has_cluster || !t->figures.n_layers)
             continue;
         const struct moesim_cluster *cluster = &pricing->point->cluster;
         const double dense_s =
             3 * t->figures.n_tokens * t->flop_dense / (moesim_cluster_devices(cluster) * cluster->flop_per_s);
-        moesim_tally_set(&pricing->tally, MOESIM_TIME_STEP, 0, e->step,
-                         (t->figures.n_layers ? pricing->layers_s : 0) + dense_s);
+        moesim_tally_set(&pricing->tally, MOESIM_TIME_STEP, 0, e->step, pricing->layers_s + dense_s);
     }
 }
 

@@ -179,7 +179,7 @@ bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes
     p->options.backward |= plain.mode == MOESIM_MODE_TRAIN;
     p->oversize = plain.oversize;
 
-    const struct moesim_choice *workload = cell->chosen[MOESIM_WORKLOAD], *router = cell->chosen[MOESIM_ROUTER];
+    const struct moesim_choice *workload = cell->chosen[MOESIM_WORKLOAD];
     p->workload = workload->workload;
     p->workload_params = workload->params;
     p->workload_shape = workload->shape;
@@ -190,8 +190,10 @@ bool moesim_cell_build(struct moesim_resolver *r, const struct moesim_axes *axes
                                              : DEFAULT_TOKENS;
     bool built = build_model(r, cell->chosen[MOESIM_MODEL], workload, &p->model);
     built = build_training(r, cell->chosen[MOESIM_TRAINING], &p->train) && built;
-    if (router->known)
-        built = build_router(r, router, p) && built;
+    if (p->mode == MOESIM_MODE_TRAIN && !p->train.moe_every)
+        cell->chosen[MOESIM_ROUTER] = &moesim_dense_choice;
+    if (cell->chosen[MOESIM_ROUTER]->known)
+        built = build_router(r, cell->chosen[MOESIM_ROUTER], p) && built;
     build_cluster(cell, p);
     label(cell, &plain, labels);
     return built;

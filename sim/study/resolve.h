@@ -95,6 +95,9 @@ struct moesim_choices {
     struct moesim_choice *item;
 };
 
+/* What takes the router's place in a model without experts. */
+extern const struct moesim_choice moesim_dense_choice;
+
 /* Looks every variant up, parses its settings and notes what is wrong. */
 struct moesim_choices moesim_choices_resolve(struct moesim_resolver *r, enum moesim_component component);
 

@@ -109,6 +109,34 @@ Test(train, a_dense_model_has_no_routing)
     check("d.db", "SELECT bits_per_byte < 5, load_cv IS NULL, max_vio_global IS NULL FROM v_runs", "1");
 }
 
+/* Beside routers it is one run with a label of its own. Its arithmetic alone is no time of a step. */
+Test(train, a_dense_model_stands_beside_the_routers)
+{
+    struct heard h =
+        program_run("run study.yaml -q --db d.db --router softmax-topk --router switch --set cluster=h100-dgx:ep=4 "
+                    "--set 'train.moe_every=[1,0]' --set train.checkpoint=models");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    cr_assert(strstr(h.out, "dense        train.moe_every=0"), "%s", h.out);
+    program_forget(&h);
+    check("d.db", "SELECT group_concat(router, ' ') FROM (SELECT router FROM v_runs ORDER BY point)",
+          "softmax-topk switch dense");
+    check("d.db", "SELECT group_concat(router_name) FROM v_runs WHERE time_step IS NULL AND flop_train > 0", "dense");
+    cr_assert_eq(system("ls models/dense-seed1-*.safetensors >/dev/null"), 0);
+    char *beside = program_query("d.db", "SELECT row_hash FROM v_runs WHERE router = 'dense'");
+    run(0, "",
+        "-q --db alone.db --router switch --set cluster=h100-dgx:ep=4 --set train.moe_every=0"
+        " --set train.checkpoint=models");
+    check("alone.db", "SELECT row_hash FROM run", beside);
+    free(beside);
+    h = program_run("compare d.db --baseline softmax-topk --metric bits_per_byte");
+    cr_assert(h.status == 0 && strstr(h.out, "\ndense ") && !strstr(h.err, "without a partner"), "%s%s", h.out, h.err);
+    program_forget(&h);
+    h = program_run("report d.db -o report");
+    cr_assert_eq(h.status, 0, "%s", h.err);
+    program_forget(&h);
+    cr_assert_eq(system("grep -q '>dense</bdi>' report/report.html"), 0);
+}
+
 static void wait_for_training(double seconds)
 {
     nanosleep(

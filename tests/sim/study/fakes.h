@@ -120,6 +120,18 @@ static const struct moesim_workload fake_zipf = FAKE_WORKLOAD("zipf", MOESIM_NEE
 static const struct moesim_workload fake_lognormal = FAKE_WORKLOAD("lognormal", MOESIM_NEEDS_COLUMNS, NULL);
 static const struct moesim_workload fake_text =
     FAKE_WORKLOAD("text", MOESIM_NEEDS_HIDDEN | MOESIM_NEEDS_TOKEN_IDS | MOESIM_NEEDS_SEQUENCES, NULL);
+static inline enum moesim_status book_shape(const void *params, struct moesim_workload_shape *shape,
+                                            struct moesim_error *err)
+{
+    (void)params, (void)err;
+    shape->vocabulary = 256;
+    shape->sequence = 32;
+    shape->held_out = 0.1;
+    return MOESIM_OK;
+}
+
+static const struct moesim_workload fake_book =
+    FAKE_WORKLOAD("book", MOESIM_NEEDS_HIDDEN | MOESIM_NEEDS_TOKEN_IDS | MOESIM_NEEDS_SEQUENCES, book_shape);
 static const struct moesim_workload fake_logits = FAKE_WORKLOAD("logits", MOESIM_NEEDS_COLUMNS, logits_shape);
 static const struct moesim_workload fake_trace = FAKE_WORKLOAD("trace", MOESIM_NEEDS_DECISIONS, trace_shape);
 
@@ -128,8 +140,8 @@ static const struct moesim_router_entry fake_routers[] = {
     {"wide", &fake_wide, false, 0},         {"noisy-topk", &fake_noisy, false, 0}, {"null", &fake_null, false, 0},
     {"./mine.so", &fake_plugin, true, 77},
 };
-static const struct moesim_workload *const fake_workloads[] = {&fake_gaussian, &fake_zipf,   &fake_lognormal,
-                                                               &fake_text,     &fake_logits, &fake_trace};
+static const struct moesim_workload *const fake_workloads[] = {&fake_gaussian, &fake_zipf,  &fake_lognormal, &fake_text,
+                                                               &fake_logits,   &fake_trace, &fake_book};
 static const struct moesim_registry fake_registry = {fake_routers,
                                                      sizeof fake_routers / sizeof *fake_routers,
                                                      fake_workloads,

@@ -166,6 +166,38 @@ Test(points, text_reaches_json_escaped)
     release(r);
 }
 
+/* No router takes part in a model without experts: one point a seed, whatever routers there are. */
+Test(points, a_dense_model_is_no_routers)
+{
+    struct resolved *r =
+        must(resolve_text("mode: train\nworkload: {name: book, tokens: 64}\ntrain: {moe_every: [1, 0]}\n"
+                          "router: [softmax-topk, {name: switch, k: 1}, ./mine.so]\nseeds: 2\n"));
+    cr_assert_str_eq(listing(r), "softmax-topk book:tokens=64 1; softmax-topk book:tokens=64 2; "
+                                 "switch:k=1 book:tokens=64 1; switch:k=1 book:tokens=64 2; "
+                                 "./mine.so book:tokens=64 1; ./mine.so book:tokens=64 2; "
+                                 "dense book:tokens=64 1; dense book:tokens=64 2; ");
+    const struct moesim_point *p = r->points[6];
+    cr_assert(!p->router->plugin && p->train.moe_every == 0);
+    cr_assert_str_eq(label_of(p, "router"), "dense");
+    cr_assert_str_eq(label_of(p, "router.name"), "dense");
+    cr_assert_str_eq(label_of(p, "router.k"), "(none)");
+    const uint64_t hash = p->hash;
+    release(r);
+    /* The same in a study of another router, even one that would not go with the model. */
+    r = must(resolve_text("mode: train\nworkload: {name: book, tokens: 64}\ntrain: {moe_every: 0}\n"
+                          "router: {name: switch, k: 65}\nseeds: 1\n"));
+    cr_assert(r->n == 1 && r->points[0]->hash == hash);
+    release(r);
+    r = resolve_text("mode: train\nworkload: {name: book, tokens: 64}\ntrain: {moe_every: 0}\nrouter: {name: switch, "
+                     "q: 1}\n");
+    cr_assert(!r->ok, "a key that the router does not have");
+    release(r);
+    /* Other modes have a layer to route in. */
+    r = must(resolve_text("mode: [route, train]\nworkload: book\ntrain: {moe_every: 0}\nrouter: switch\nseeds: 1\n"));
+    cr_assert_str_eq(listing(r), "switch book 1; dense book 1; ");
+    release(r);
+}
+
 /* Points of one routing are neighbours; otherwise the file's order holds. */
 Test(points, routed_once_and_priced_together)
 {
