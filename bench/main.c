@@ -80,10 +80,12 @@ static int write_outputs(const struct bench *bench, const struct options *o)
     return failed;
 }
 
-/* Threads that wait sleep instead of spinning, so that processor time is work; OpenMP reads that when it is loaded. */
+/* Threads that wait spin for some 50 us, which is longer than between two parallel regions of one call, and then sleep:
+ * those of one process must not take the processors from the next one, and processor time is to be work. OpenMP reads
+ * that when it is loaded. */
 static void start_again(char **argv)
 {
-    if (getenv("OMP_WAIT_POLICY") || setenv("OMP_WAIT_POLICY", "passive", 1))
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "2000", 1))
         return;
     execv("/proc/self/exe", argv);
 }

@@ -9,6 +9,8 @@
 #include <omp.h>
 #include <string.h>
 
+#include "sim/contract/kernels/rows.h"
+
 #define BLOCK_TOKENS 256     /* looked at in bulk before one by one */
 #define PARALLEL_TOKENS 4096 /* fewer are not worth waking a second thread */
 
@@ -78,17 +80,48 @@ static inline bool take(struct part *p, uint32_t token, uint32_t expert, uint32_
     return follows;
 }
 
+/* Whether every token has k pairs. */
+static bool all_have(const struct moesim_plan *plan, uint32_t first, uint32_t last, uint32_t k)
+{
+    const uint32_t *at = plan->first;
+    uint32_t odd = 0;
+    for (uint32_t t = first; t < last; t++)
+        odd |= (at[t + 1] - at[t]) ^ k;
+    return odd == 0;
+}
+
+/* Tokens with one or two pairs each among few experts, all of which have been seen; false where that is not so. */
+static bool take_few(struct part *p, uint32_t first, uint32_t last, bool *holds)
+{
+    const struct moesim_plan *plan = p->plan;
+    const uint32_t i = plan->first[first], n = plan->first[last] - i, k = plan->first[first + 1] - i;
+    uint32_t next[ROWS_FEW_EXPERTS] = {0};
+    if (p->padding || plan->n_experts > ROWS_FEW_EXPERTS || k < 1 || k > 2 || !all_have(plan, first, last, k))
+        return false;
+    for (uint32_t e = 0; e < plan->n_experts; e++) {
+        if (p->seen[e].token == 0)
+            return false;
+        next[e] = p->seen[e].next;
+    }
+    *holds = moesim_rows()->follow(plan->expert + i, plan->slot + i, n, k, next);
+    for (uint32_t e = 0; e < plan->n_experts; e++) /* one of these tokens or one before them: both are past */
+        p->seen[e].next = next[e];
+    return true;
+}
+
 static bool take_plain_tokens(struct part *p, uint32_t first, uint32_t last)
 {
     const struct moesim_plan *plan = p->plan;
     uint32_t i = plan->first[first];
     bool holds = true;
+    p->totals.n_kept += plan->first[last] - plan->first[first];
+    if (take_few(p, first, last, &holds))
+        return holds;
     for (uint32_t t = first; t < last; t++) {
         holds &= !(p->padding && p->padding[t] && i < plan->first[t + 1]);
         for (const uint32_t end = plan->first[t + 1]; i < end; i++)
             holds &= take(p, t, plan->expert[i], (uint32_t)plan->slot[i]);
     }
-    p->totals.n_kept += plan->first[last] - plan->first[first];
     return holds;
 }
 

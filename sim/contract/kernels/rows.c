@@ -505,6 +505,7 @@ const struct rows_kernels ROWS_KERNELS = {
     .select = rows_select8,
     .select_run = rows_select_run,
     .move_slots = rows_move_slots,
+    .follow = rows_follow,
     .project = rows_project,
     .rank_above = rows_rank_above,
     .next_best = rows_next_best,

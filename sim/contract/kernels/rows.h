@@ -18,6 +18,7 @@
 #define ROWS_RANKED 256       /* most values that rank_above() puts in order */
 #define ROWS_RUN_COLUMNS 2048 /* most columns of select_run(), which takes up to BLOCK_K choices */
 #define ROWS_COLUMNS 16       /* most columns of a scan: a cache line of each row */
+#define ROWS_FEW_EXPERTS 8    /* most experts whose counts are one register */
 #define ROWS_PROJECTED 4      /* rows that one project() call takes */
 #define ROWS_PARALLEL 1024    /* fewer rows are not worth waking a second thread */
 
@@ -158,6 +159,9 @@ struct rows_kernels {
     bool (*select_run)(const struct rows_select *s, const struct rows_run *run);
     /* slot[i] += start[expert[i]] of n choices; start is [n_experts]. */
     void (*move_slots)(const uint32_t *expert, uint32_t n, const uint32_t *start, uint32_t n_experts, int32_t *slot);
+    /* Whether n pairs of tokens with one or two (k) each, among ROWS_FEW_EXPERTS, follow: no token has an expert twice,
+     * and every slot is next[expert], which goes up by one. n is a multiple of k. */
+    bool (*follow)(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t *next);
     /* out[r][j] = sum_i x[r][i] w[i][j] for columns [first, last) of w [d][n]: sums in double, in the order of i. */
     void (*project)(const float *const x[ROWS_PROJECTED], uint32_t d, const float *w, uint32_t n, uint32_t first,
                     uint32_t last, float *const out[ROWS_PROJECTED]);

@@ -12,6 +12,7 @@
 #include "sim/contract/kernels/rows_best.h"
 #include "sim/contract/kernels/rows_choose.h"
 #include "sim/contract/kernels/rows_confidence.h"
+#include "sim/contract/kernels/rows_few.h"
 #include "sim/contract/confidence.h"
 
 /* The k best of eight rows of at most eight columns, and what softmax divides by: a lane is a row all the way, and
@@ -148,9 +149,18 @@ static void add_confidence(const struct rows_run *run, uint32_t r, uint32_t n, c
     confidence_add(run->confidence, token, n, of);
 }
 
-/* The places of n choices among those of their experts; false where one has no expert. */
-static inline bool place_choices(const uint32_t *expert, uint32_t n, uint32_t n_experts, uint32_t *count, int32_t *slot)
+/* The places of n choices among those of their experts; false where one has no expert, unless all are known to have
+ * one. */
+static inline __attribute__((always_inline)) bool place_choices(const uint32_t *expert, uint32_t n, uint32_t n_experts,
+                                                                bool is_known, uint32_t *count, int32_t *slot)
 {
+#ifdef __AVX2__
+    if (n_experts == FEW_EXPERTS && n % 8 == 0 && is_known) {
+        place_few(expert, n, count, slot);
+        return true;
+    }
+#endif
+    (void)is_known;
     for (uint32_t i = 0; i < n; i++) {
         if (expert[i] >= n_experts)
             return false;
@@ -187,8 +197,9 @@ static inline __attribute__((always_inline)) bool run_of(const struct rows_selec
             if (run->n_rows - r > 24)
                 prefetch_row(row[l] + 16 * run->stride, n);
         }
-        if (!(n <= 8 && score ? run_block_small(row, n, k, expert, score, own_s.confidence)
-                              : run_block(row, n, k, expert, score, own_s.confidence)))
+        const bool is_plain = n <= 8 && score ? run_block_small(row, n, k, expert, score, own_s.confidence)
+                                              : run_block(row, n, k, expert, score, own_s.confidence);
+        if (!is_plain)
             run_block_odd(&own_s, row, expert, score);
         if (run->confidence)
             add_confidence(run, r, n_own, &confidence);
@@ -197,7 +208,7 @@ static inline __attribute__((always_inline)) bool run_of(const struct rows_selec
             if (run->score)
                 memcpy(run->score + (size_t)r * k, own_score, n_own * k * sizeof *own_score);
         }
-        all = all && place_choices(expert, n_own * k, n, run->count, run->slot + (size_t)r * k);
+        all = all && place_choices(expert, n_own * k, n, is_plain, run->count, run->slot + (size_t)r * k);
     }
     return all;
 }
@@ -211,36 +222,6 @@ static bool rows_select_run(const struct rows_select *s, const struct rows_run *
         return run_of(s, run, 8, 1);
 #endif
     return run_of(s, run, s->n, s->k);
-}
-
-#ifdef __AVX2__
-/* Eight choices at a time where the starts fit one register; returns how many were done. */
-static inline uint32_t move_few(const uint32_t *expert, uint32_t n, const uint32_t *start, uint32_t n_experts,
-                                int32_t *slot)
-{
-    uint32_t own[8] = {0}, i = 0;
-    memcpy(own, start, n_experts * sizeof *own);
-    const __m256i all = _mm256_loadu_si256((const __m256i *)own);
-    for (; i + 8 <= n; i += 8) {
-        const __m256i of = _mm256_loadu_si256((const __m256i *)(expert + i));
-        const __m256i place = _mm256_loadu_si256((const __m256i *)(slot + i));
-        _mm256_storeu_si256((__m256i *)(slot + i), _mm256_add_epi32(place, _mm256_permutevar8x32_epi32(all, of)));
-    }
-    return i;
-}
-#endif
-
-static void rows_move_slots(const uint32_t *expert, uint32_t n, const uint32_t *start, uint32_t n_experts,
-                            int32_t *slot)
-{
-    uint32_t i = 0;
-#ifdef __AVX2__
-    if (n_experts <= 8)
-        i = move_few(expert, n, start, n_experts, slot);
-#endif
-    (void)n_experts;
-    for (; i < n; i++)
-        slot[i] += (int32_t)start[expert[i]];
 }
 
 #endif

@@ -329,17 +329,20 @@ void moesim_token_choice_sums(struct moesim_token_choice_scratch *scratch, struc
 
 void moesim_plan_choices(struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t k)
 {
+    const uint32_t n_tokens = batch->n_tokens;
+    const uint8_t *padding = batch->padding;
+    uint32_t *first = plan->first;
     uint64_t n = 0;
-    for (uint32_t t = 0; batch->padding && t < batch->n_tokens; t++) {
-        plan->first[t] = (uint32_t)n;
-        n += batch->padding[t] ? 0 : k;
+    for (uint32_t t = 0; padding && t < n_tokens; t++) {
+        first[t] = (uint32_t)n;
+        n += padding[t] ? 0 : k;
     }
-    for (uint32_t t = 0; !batch->padding && t < batch->n_tokens; t++)
-        plan->first[t] = t * k;
-    if (!batch->padding)
-        n = (uint64_t)batch->n_tokens * k;
+    for (uint32_t t = 0; !padding && t < n_tokens; t++)
+        first[t] = t * k;
+    if (!padding)
+        n = (uint64_t)n_tokens * k;
     assert(n <= plan->max_pairs);
-    plan->first[batch->n_tokens] = (uint32_t)n;
+    first[n_tokens] = (uint32_t)n;
     plan->n_pairs = n;
 }
 
