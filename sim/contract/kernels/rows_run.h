@@ -15,12 +15,24 @@
 #include "sim/contract/kernels/rows_few.h"
 #include "sim/contract/confidence.h"
 
-/* The k best of eight rows of at most eight columns, and what softmax divides by: a lane is a row all the way, and
- * columns are added up as sum_lanes() does. Wrong in the lanes where the sum is 0 or the k-th best -inf. */
-static inline __attribute__((always_inline)) void best8_small(const float *const row[8], uint32_t n, const uint32_t k,
-                                                              struct best *b, v8f *sum, v8f *dot)
+/* e^x of n vectors. Of nine, three times three side by side need the fewest registers for the time that they wait. */
+static inline __attribute__((always_inline)) void exps_of(const uint32_t n, v8f *x)
 {
-    v8f x[8], e[8], d[8];
+    if (n == 9)
+        for (uint32_t j = 0; j < 9; j += 3)
+            exps_or_0(3, x + j, x + j);
+    else
+        for (uint32_t j = 0; j < n; j += MOST_VECTORS)
+            exps_or_0(MOST_VECTORS, x + j, x + j);
+}
+
+/* The k best of eight rows of at most eight columns, what softmax divides by and, in score[k], what it shares out to
+ * them: a lane is a row all the way, and columns are added up as sum_lanes() does. Wrong in the lanes where the sum is
+ * 0 or the k-th best -inf. */
+static inline __attribute__((always_inline)) void best8_small(const float *const row[8], uint32_t n, const uint32_t k,
+                                                              struct best *b, v8f *score, v8f *sum, v8f *dot)
+{
+    v8f x[8], e[8 + BLOCK_K + MOST_VECTORS], d[8];
     for (int l = 0; l < 8; l++)
         x[l] = larger(n == 8 ? load8(row[l]) : load_tail(row[l], n), splat(-INFINITY)); /* NaN takes no part */
     transpose8(x);
@@ -37,8 +49,12 @@ static inline __attribute__((always_inline)) void best8_small(const float *const
         e[j] = x[j] - b->top[0];
     for (int j = 0; dot && j < 8; j++)
         d[j] = larger(e[j], splat(-88.0f)); /* also where there is no column */
-    exps_or_0(4, e, e);
-    exps_or_0(4, e + 4, e + 4);
+    for (uint32_t c = 1; c < k; c++)
+        e[7 + c] = b->top[c] - b->top[0];
+    exps_of(7 + k, e);
+    score[0] = splat(1.0f); /* e^0 */
+    for (uint32_t c = 1; c < k; c++)
+        score[c] = e[7 + c];
     for (int j = 0; dot && j < 8; j++)
         d[j] *= e[j];
     if (dot)
@@ -66,18 +82,12 @@ static inline __attribute__((always_inline)) void store_columns(const v8f *colum
     }
 }
 
-/* score[8][k] = exp(top - the largest) / sum. */
-static inline __attribute__((always_inline)) void plain_scores(const v8f *top, v8f sum, const uint32_t k, float *score)
+/* out[8][k] = share / sum. */
+static inline __attribute__((always_inline)) void store_scores(v8f *share, v8f sum, const uint32_t k, float *out)
 {
-    v8f y[BLOCK_K];
-    y[0] = splat(1.0f) / sum; /* exp8_below_0(0) is 1 */
-    for (uint32_t c = 1; c < k; c++)
-        y[c] = top[c] - top[0];
-    for (uint32_t c = 1; c < k; c++)
-        exps_or_0(1, y + c, y + c);
-    for (uint32_t c = 1; c < k; c++)
-        y[c] /= sum;
-    store_columns(y, k, score);
+    for (uint32_t c = 0; c < k; c++)
+        share[c] /= sum;
+    store_columns(share, k, out);
 }
 
 /* A block of a run: expert[8][k], score[8][k]. False where a row is out of the ordinary. */
@@ -86,12 +96,12 @@ static inline __attribute__((always_inline)) bool run_block_small(const float *c
                                                                   struct rows_confidence *confidence)
 {
     struct best b;
-    v8f sum, dot;
-    best8_small(row, n, k, &b, &sum, confidence ? &dot : NULL);
+    v8f share[BLOCK_K], sum, dot;
+    best8_small(row, n, k, &b, share, &sum, confidence ? &dot : NULL);
     if (any(~((v8i)(sum > splat(0.0f)) & (v8i)(b.top[k - 1] > splat(-INFINITY)))))
         return false;
     store_columns((const v8f *)b.id, k, (float *)expert);
-    plain_scores(b.top, sum, k, score);
+    store_scores(share, sum, k, score);
     if (confidence)
         set_confidence(b.top[0], sum, dot, confidence);
     return true;
@@ -107,7 +117,7 @@ static inline void lanes_of(uint32_t *expert, uint32_t k, uint32_t *lane[8])
 static bool run_block(const float *const row[8], uint32_t n, uint32_t k, uint32_t *expert, float *score,
                       struct rows_confidence *confidence)
 {
-    v8f top[BLOCK_K], sum, dot;
+    v8f top[BLOCK_K], share[BLOCK_K + MOST_VECTORS], sum, dot;
     uint32_t *lane[8];
     if (n <= 8 && score)
         return run_block_small(row, n, k, expert, score, confidence);
@@ -116,14 +126,19 @@ static bool run_block(const float *const row[8], uint32_t n, uint32_t k, uint32_
         return choose(row, n, k, lane, NULL);
     if (best8(row, n, k, lane, top, &sum, confidence ? &dot : NULL) != 0)
         return false;
-    plain_scores(top, sum, k, score);
+    for (uint32_t c = 1; c < k; c++)
+        share[c] = top[c] - top[0];
+    share[0] = splat(1.0f); /* e^0 */
+    exps_of(k - 1, share + 1);
+    store_scores(share, sum, k, score);
     if (confidence)
         set_confidence(top[0], sum, dot, confidence);
     return true;
 }
 
 /* What run_block() left. */
-static void run_block_odd(const struct rows_select *s, const float *const row[8], uint32_t *expert, float *score)
+static void run_block_odd(const struct rows_select *s, const float *const row[8], uint32_t *expert, float *score,
+                          struct rows_confidence *confidence)
 {
     struct rows_norm norm[8];
     uint32_t *lane[8];
@@ -136,8 +151,8 @@ static void run_block_odd(const struct rows_select *s, const float *const row[8]
         find_norms(s, row, NULL, lane, norm);
         chosen_scores(s, row, norm, lane, scores);
     }
-    if (s->confidence)
-        rows_confidence(row, s->n, s->confidence);
+    if (confidence)
+        rows_confidence(row, s->n, confidence);
 }
 
 /* Adds the confidence of n rows from row r of the run on. */
@@ -177,40 +192,59 @@ static inline void prefetch_row(const float *row, uint32_t n)
         __builtin_prefetch(row + i);
 }
 
-/* Blocks of eight rows; a last one of fewer repeats its last row and is copied. */
+/* Eight rows: expert[8][k] and score[8][k] (NULL = not wanted). Whether they are all of the ordinary kind, in which
+ * every choice is an expert. */
+static inline __attribute__((always_inline)) bool run_rows(const struct rows_select *s, const float *const row[8],
+                                                           uint32_t n, const uint32_t k, uint32_t *expert, float *score,
+                                                           struct rows_confidence *confidence)
+{
+    const bool is_plain = n <= 8 && score ? run_block_small(row, n, k, expert, score, confidence)
+                                          : run_block(row, n, k, expert, score, confidence);
+    if (!is_plain)
+        run_block_odd(s, row, expert, score, confidence);
+    return is_plain;
+}
+
+/* The rows from r on, fewer than eight: the last one is repeated, and what comes out is copied. */
+static bool run_rest(const struct rows_select *s, const struct rows_run *run, uint32_t r)
+{
+    const uint32_t n_own = run->n_rows - r, k = s->k;
+    struct rows_confidence confidence;
+    uint32_t expert[8 * BLOCK_K];
+    float score[8 * BLOCK_K];
+    const float *row[8];
+    for (uint32_t l = 0; l < 8; l++)
+        row[l] = run->logits + (r + (l < n_own ? l : n_own - 1)) * run->stride;
+    run_rows(s, row, s->n, k, expert, run->score ? score : NULL, run->confidence ? &confidence : NULL);
+    if (run->confidence)
+        add_confidence(run, r, n_own, &confidence);
+    memcpy(run->expert + (size_t)r * k, expert, n_own * k * sizeof *expert);
+    if (run->score)
+        memcpy(run->score + (size_t)r * k, score, n_own * k * sizeof *score);
+    return place_choices(expert, n_own * k, s->n, false, run->count, run->slot + (size_t)r * k);
+}
+
 static inline __attribute__((always_inline)) bool run_of(const struct rows_select *s, const struct rows_run *run,
                                                          uint32_t n, const uint32_t k)
 {
+    const size_t stride = run->stride;
     struct rows_confidence confidence;
-    struct rows_select own_s = *s;
-    own_s.confidence = run->confidence ? &confidence : NULL;
     bool all = true;
-    for (uint32_t r = 0; r < run->n_rows; r += 8) {
-        const uint32_t n_own = run->n_rows - r < 8 ? run->n_rows - r : 8;
-        uint32_t own[8 * BLOCK_K];
-        float own_score[8 * BLOCK_K];
-        uint32_t *expert = n_own == 8 ? run->expert + (size_t)r * k : own;
-        float *score = !run->score ? NULL : n_own == 8 ? run->score + (size_t)r * k : own_score;
-        const float *row[8];
-        for (uint32_t l = 0; l < 8; l++) {
-            row[l] = run->logits + (r + (l < n_own ? l : n_own - 1)) * run->stride;
-            if (run->n_rows - r > 24)
-                prefetch_row(row[l] + 16 * run->stride, n);
-        }
-        const bool is_plain = n <= 8 && score ? run_block_small(row, n, k, expert, score, own_s.confidence)
-                                              : run_block(row, n, k, expert, score, own_s.confidence);
-        if (!is_plain)
-            run_block_odd(&own_s, row, expert, score);
+    uint32_t r = 0;
+    for (; r + 8 <= run->n_rows; r += 8) {
+        const float *first = run->logits + r * stride, *row[8];
+        uint32_t *expert = run->expert + (size_t)r * k;
+        for (uint32_t l = 0; l < 8; l++)
+            row[l] = first + l * stride;
+        for (uint32_t l = 0; run->n_rows - r > 24 && l < 8; l++)
+            prefetch_row(row[l] + 16 * stride, n);
+        const bool is_plain = run_rows(s, row, n, k, expert, run->score ? run->score + (size_t)r * k : NULL,
+                                       run->confidence ? &confidence : NULL);
         if (run->confidence)
-            add_confidence(run, r, n_own, &confidence);
-        if (n_own < 8) {
-            memcpy(run->expert + (size_t)r * k, own, n_own * k * sizeof *own);
-            if (run->score)
-                memcpy(run->score + (size_t)r * k, own_score, n_own * k * sizeof *own_score);
-        }
-        all = all && place_choices(expert, n_own * k, n, is_plain, run->count, run->slot + (size_t)r * k);
+            add_confidence(run, r, 8, &confidence);
+        all = all && place_choices(expert, 8 * k, n, is_plain, run->count, run->slot + (size_t)r * k);
     }
-    return all;
+    return (r == run->n_rows || run_rest(s, run, r)) && all;
 }
 
 static bool rows_select_run(const struct rows_select *s, const struct rows_run *run)
