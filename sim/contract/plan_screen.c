@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Tokens are cut into parts that threads go through side by side. Where every pair follows the one before it on the
- * same expert, slots are distinct and only the ends of the parts have to be fitted together.
+ * same expert, slots are distinct and only the ends of the parts have to be fitted together. Where they come in another
+ * order, each part marks its slots in a map of all that there are; they are distinct if the maps together have as many
+ * marks as there are kept pairs.
  */
 #include "sim/contract/plan_screen.h"
 
@@ -25,21 +27,33 @@ struct part {
     const struct moesim_plan *plan;
     const uint8_t *padding;
     uint32_t first, last;
-    struct seen *seen; /* [E] */
-    uint32_t *start;   /* [E] the first slot, where there is one */
+    struct seen *seen;        /* [E] */
+    uint32_t *start;          /* [E] the first slot, where there is one; with a map, the expert's first place in it */
+    uint32_t *map;            /* [n_bits] a bit for each slot of the group's capacities; NULL = pairs have to follow */
+    const uint32_t *capacity; /* [E] of the group */
     struct plan_totals totals;
     bool holds;
 };
 
+/* How parts are gone through. */
+struct screen {
+    const struct moesim_plan *plan;
+    const struct moesim_batch *batch;
+    uint32_t n_threads;
+    uint32_t *words; /* [n_threads][part_words] */
+    uint64_t n_bits; /* of a part's map; 0 = none, pairs have to follow */
+};
+
 /* Words that a part keeps; even, so that parts begin where `seen` may. */
-static size_t part_words(uint32_t n_experts)
+static size_t part_words(uint32_t n_experts, uint64_t n_bits)
 {
-    return 3 * (size_t)n_experts + (n_experts & 1) + 2;
+    const size_t n = 3 * (size_t)n_experts + 2 + (size_t)(n_bits / 32 + (n_bits > 0));
+    return n + (n & 1);
 }
 
 size_t plan_screen_words(uint32_t n_experts, uint32_t n_threads)
 {
-    return part_words(n_experts) * n_threads + 1;
+    return part_words(n_experts, 0) * n_threads + 1;
 }
 
 /* Whether the tokens' offsets rise and end within the plan. */
@@ -67,10 +81,24 @@ static bool all_plain(const struct moesim_plan *plan, uint32_t begin, uint32_t e
     return sign >> 31 == 0 && fate == MOESIM_KEPT;
 }
 
+/* The same where slots come in any order: whether the token has it once and the slot is one of the expert's. */
+static inline bool mark(struct part *p, uint32_t token, uint32_t expert, uint32_t slot)
+{
+    struct seen *seen = &p->seen[expert];
+    const bool fits = slot < p->capacity[expert] && seen->token != token + 1;
+    const uint32_t place = p->start[expert] + slot;
+    seen->token = token + 1;
+    if (fits)
+        p->map[place / 32] |= 1u << place % 32;
+    return fits;
+}
+
 /* A kept pair of an expert there is: whether the token has it once and the slot follows the last one's. */
 static inline bool take(struct part *p, uint32_t token, uint32_t expert, uint32_t slot)
 {
     struct seen *seen = &p->seen[expert];
+    if (p->map)
+        return mark(p, token, expert, slot);
     bool follows = seen->next == slot && seen->token != token + 1;
     if (seen->token == 0) {
         p->start[expert] = slot;
@@ -96,7 +124,7 @@ static bool take_few(struct part *p, uint32_t first, uint32_t last, bool *holds)
     const struct moesim_plan *plan = p->plan;
     const uint32_t i = plan->first[first], n = plan->first[last] - i, k = plan->first[first + 1] - i;
     uint32_t next[ROWS_FEW_EXPERTS] = {0};
-    if (p->padding || plan->n_experts > ROWS_FEW_EXPERTS || k < 1 || k > 2 || !all_have(plan, first, last, k))
+    if (p->map || p->padding || plan->n_experts > ROWS_FEW_EXPERTS || k < 1 || k > 2 || !all_have(plan, first, last, k))
         return false;
     for (uint32_t e = 0; e < plan->n_experts; e++) {
         if (p->seen[e].token == 0)
@@ -198,70 +226,132 @@ static void add_totals(const struct part *p, struct plan_totals *totals)
 
 #define MOST_PARTS 64
 
-static struct part part_of(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t first,
-                           uint32_t last, uint32_t *words, uint32_t table)
+static struct part part_of(const struct screen *s, uint32_t group, uint32_t first, uint32_t last, uint32_t table)
 {
-    struct part p = {.plan = plan, .padding = batch->padding, .first = first, .last = last};
-    words += ((uintptr_t)words / sizeof *words) & 1; /* `seen` is of pairs of words */
-    p.seen = (struct seen *)(words + table * part_words(plan->n_experts));
-    p.start = (uint32_t *)(p.seen + plan->n_experts);
+    const uint32_t n_experts = s->plan->n_experts;
+    struct part p = {.plan = s->plan, .padding = s->batch->padding, .first = first, .last = last};
+    uint32_t *words = s->words + ((uintptr_t)s->words / sizeof *words & 1); /* `seen` is of pairs of words */
+    p.seen = (struct seen *)(words + table * part_words(n_experts, s->n_bits));
+    p.start = (uint32_t *)(p.seen + n_experts);
+    p.capacity = s->plan->capacity + (size_t)group * n_experts;
+    if (!s->n_bits)
+        return p;
+    uint32_t sum = 0;
+    p.map = p.start + n_experts;
+    memset(p.map, 0, (s->n_bits / 32 + 1) * sizeof *p.map);
+    for (uint32_t e = 0; e < n_experts; e++) {
+        p.start[e] = sum;
+        sum += p.capacity[e];
+    }
     return p;
 }
 
-/* One group, cut into parts. */
-static bool screen_group(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t group,
-                         uint32_t n_parts, uint32_t *words, struct plan_totals *totals)
+/* Whether the parts' maps together have a mark for every kept pair. */
+static bool are_distinct(const struct screen *s, const struct part *part, uint32_t n_parts)
 {
-    const uint32_t first = batch->group_start[group], n = batch->group_start[group + 1] - first;
+    uint64_t n_kept = 0, n_marks = 0;
+    for (uint32_t i = 0; i < n_parts; i++)
+        n_kept += part[i].totals.n_kept;
+    for (uint64_t w = 0; w <= s->n_bits / 32; w++) {
+        uint32_t marks = 0;
+        for (uint32_t i = 0; i < n_parts; i++)
+            marks |= part[i].map[w];
+        n_marks += (uint32_t)__builtin_popcount(marks);
+    }
+    return n_marks == n_kept;
+}
+
+static bool fit_together(const struct screen *s, const struct part *part, uint32_t n_parts)
+{
+    return s->n_bits ? are_distinct(s, part, n_parts) : parts_fit(part, n_parts, part[0].capacity, s->plan->n_experts);
+}
+
+/* One group, cut into parts. */
+static bool screen_group(const struct screen *s, uint32_t group, struct plan_totals *totals)
+{
+    const uint32_t first = s->batch->group_start[group], n = s->batch->group_start[group + 1] - first;
+    const uint32_t n_parts = s->n_threads;
     struct part part[MOST_PARTS];
     bool holds = true;
 #pragma omp parallel for schedule(static, 1) num_threads((int)n_parts) if (n_parts > 1)
     for (uint32_t i = 0; i < n_parts; i++) {
-        part[i] = part_of(plan, batch, first + (uint32_t)((uint64_t)n * i / n_parts),
-                          first + (uint32_t)((uint64_t)n * (i + 1) / n_parts), words, i);
+        part[i] = part_of(s, group, first + (uint32_t)((uint64_t)n * i / n_parts),
+                          first + (uint32_t)((uint64_t)n * (i + 1) / n_parts), i);
         screen_part(&part[i]);
     }
     for (uint32_t i = 0; i < n_parts; i++) {
         holds = holds && part[i].holds;
         add_totals(&part[i], totals);
     }
-    return holds && parts_fit(part, n_parts, plan->capacity + (size_t)group * plan->n_experts, plan->n_experts);
+    return holds && fit_together(s, part, n_parts);
 }
 
 /* Groups side by side, each by one thread. */
-static bool screen_groups(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t n_threads,
-                          uint32_t *words, struct plan_totals *totals)
+static bool screen_groups(const struct screen *s, struct plan_totals *totals)
 {
     bool holds = true;
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)n_threads) reduction(&& : holds)
-    for (uint32_t g = 0; g < plan->n_groups; g++) {
-        struct part part = part_of(plan, batch, batch->group_start[g], batch->group_start[g + 1], words,
-                                   (uint32_t)omp_get_thread_num());
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)s->n_threads) reduction(&& : holds)
+    for (uint32_t g = 0; g < s->plan->n_groups; g++) {
+        struct part part =
+            part_of(s, g, s->batch->group_start[g], s->batch->group_start[g + 1], (uint32_t)omp_get_thread_num());
         screen_part(&part);
-        holds =
-            holds && part.holds && parts_fit(&part, 1, plan->capacity + (size_t)g * plan->n_experts, plan->n_experts);
+        holds = holds && part.holds && fit_together(s, &part, 1);
 #pragma omp critical(moesim_plan_screen)
         add_totals(&part, totals);
     }
     return holds;
 }
 
-bool plan_screen(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t *words, size_t n_words,
-                 struct plan_totals *totals)
+static bool screen(const struct screen *s, struct plan_totals *totals)
 {
-    const size_t room = (n_words - 1) / part_words(plan->n_experts);
+    *totals = (struct plan_totals){0};
+    if (s->n_threads > 1 && s->plan->n_groups >= s->n_threads)
+        return screen_groups(s, totals);
+    bool holds = true;
+    for (uint32_t g = 0; g < s->plan->n_groups && holds; g++)
+        holds = screen_group(s, g, totals);
+    return holds;
+}
+
+/* Threads for which there is room; 0 = not even for one. */
+static uint32_t threads_for(const struct moesim_plan *plan, uint64_t n_bits, size_t n_words)
+{
+    const size_t room = (n_words - 1) / part_words(plan->n_experts, n_bits);
     uint32_t n_threads = plan->n_tokens < PARALLEL_TOKENS ? 1 : (uint32_t)omp_get_max_threads();
     if (n_threads > room)
         n_threads = (uint32_t)room;
-    if (n_threads > MOST_PARTS)
-        n_threads = MOST_PARTS;
-    *totals = (struct plan_totals){0};
+    return n_threads < MOST_PARTS ? n_threads : MOST_PARTS;
+}
+
+/* Slots of the group that has most; UINT64_MAX where a capacity is unlimited. */
+static uint64_t most_slots(const struct moesim_plan *plan)
+{
+    uint64_t most = 0;
+    for (uint32_t g = 0; g < plan->n_groups; g++) {
+        const uint32_t *capacity = plan->capacity + (size_t)g * plan->n_experts;
+        uint64_t sum = 0;
+        for (uint32_t e = 0; e < plan->n_experts; e++) {
+            if (capacity[e] == MOESIM_UNLIMITED)
+                return UINT64_MAX;
+            sum += capacity[e];
+        }
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+bool plan_screen(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t *words, size_t n_words,
+                 struct plan_totals *totals)
+{
+    struct screen s = {.plan = plan, .batch = batch, .words = words};
     if (plan->first[0] != 0 || plan->first[plan->n_tokens] != plan->n_pairs)
         return false;
-    if (n_threads > 1 && plan->n_groups >= n_threads)
-        return screen_groups(plan, batch, n_threads, words, totals);
-    bool holds = true;
-    for (uint32_t g = 0; g < plan->n_groups && holds; g++)
-        holds = screen_group(plan, batch, g, n_threads, words, totals);
-    return holds;
+    s.n_threads = threads_for(plan, 0, n_words);
+    if (screen(&s, totals))
+        return true;
+    const uint64_t n_bits = most_slots(plan);
+    if (n_bits == 0 || n_bits > UINT32_MAX || (s.n_threads = threads_for(plan, n_bits, n_words)) == 0)
+        return false;
+    s.n_bits = n_bits;
+    return screen(&s, totals);
 }

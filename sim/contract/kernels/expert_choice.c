@@ -130,29 +130,56 @@ static struct worker own_worker(const struct call *c)
 
 /* What is subtracted from the row's logits so that those of all rows compare as their scores do: NaN = no score of the
  * row is a number; -inf = they do not compare so. */
-static float shift_of(enum moesim_score score, const struct rows_norm *norm)
+static float shift_of(enum moesim_score score, const struct rows_norm *norm, float size)
 {
     if (norm->sum != norm->sum)
         return NAN;
     if (score != MOESIM_SOFTMAX)
         return 0;
-    const float shift = norm->max + (float)log(norm->sum);
-    return norm->odd || !(fabsf(shift) <= SHIFT_MOST) ? -INFINITY : shift;
+    return norm->odd || !(fabsf(size) <= SHIFT_MOST) ? -INFINITY : size;
 }
+
+/* Of up to eight tokens; returns how many have no score. */
+static uint32_t find_eight(struct call *c, const uint32_t *token, uint32_t n)
+{
+    struct rows_norm norm[ROWS_LANES];
+    const float *row[ROWS_LANES];
+    float size[ROWS_LANES];
+    uint32_t n_bad = 0;
+    for (uint32_t l = 0; l < ROWS_LANES; l++)
+        row[l] = c->columns + token[l < n ? l : n - 1] * c->stride;
+    moesim_rows()->norms(c->score, row, c->batch->n_experts, norm, size);
+    for (uint32_t l = 0; l < n; l++) {
+        c->lists.norm[token[l]] = norm[l];
+        c->lists.shift[token[l]] = shift_of(c->score, &norm[l], size[l]);
+        n_bad += norm[l].sum != norm[l].sum;
+    }
+    return n_bad;
+}
+
+#define NORM_TOKENS 64 /* a thread goes through at a time */
 
 static void find_norms(struct call *c)
 {
-    const struct moesim_batch *batch = c->batch;
+    const uint8_t *padding = c->batch->padding;
+    const uint32_t n_tokens = c->batch->n_tokens;
     uint32_t n_bad_rows = 0;
-#pragma omp parallel for schedule(static) reduction(+ : n_bad_rows) if (batch->n_tokens >= ROWS_PARALLEL)
-    for (uint32_t t = 0; t < batch->n_tokens; t++) {
-        struct rows_norm *norm = &c->lists.norm[t];
-        *norm = (struct rows_norm){.sum = NAN};
-        if (!(batch->padding && batch->padding[t])) {
-            *norm = moesim_rows()->norm(c->score, c->columns + t * c->stride, batch->n_experts);
-            n_bad_rows += norm->sum != norm->sum;
+#pragma omp parallel for schedule(static) reduction(+ : n_bad_rows) if (n_tokens >= ROWS_PARALLEL)
+    for (uint32_t first = 0; first < n_tokens; first += NORM_TOKENS) {
+        const uint32_t last = n_tokens - first < NORM_TOKENS ? n_tokens : first + NORM_TOKENS;
+        uint32_t token[ROWS_LANES], n = 0;
+        for (uint32_t t = first; t < last; t++) {
+            if (padding && padding[t]) {
+                c->lists.norm[t] = (struct rows_norm){.sum = NAN};
+                c->lists.shift[t] = NAN;
+            } else {
+                token[n++] = t;
+            }
+            if (n == ROWS_LANES || (n > 0 && t + 1 == last)) {
+                n_bad_rows += find_eight(c, token, n);
+                n = 0;
+            }
         }
-        c->lists.shift[t] = shift_of(c->score, norm);
     }
     c->plan->n_bad_rows = n_bad_rows;
 }

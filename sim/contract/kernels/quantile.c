@@ -39,8 +39,15 @@ void moesim_column_rank(enum moesim_score score, const float *columns, size_t st
     struct work w = {.norm = work};
     w.order = (uint32_t *)(w.norm + n_tokens);
 #pragma omp parallel for schedule(static) if (n_tokens >= ROWS_PARALLEL)
-    for (uint32_t t = 0; t < (score == MOESIM_SOFTMAX ? n_tokens : 0); t++)
-        w.norm[t] = moesim_rows()->norm(score, columns + t * stride, n_columns);
+    for (uint32_t t = 0; t < (score == MOESIM_SOFTMAX ? n_tokens : 0); t += ROWS_LANES) {
+        const uint32_t n = n_tokens - t < ROWS_LANES ? n_tokens - t : ROWS_LANES;
+        struct rows_norm norm[ROWS_LANES];
+        const float *row[ROWS_LANES];
+        for (uint32_t l = 0; l < ROWS_LANES; l++)
+            row[l] = columns + (t + (l < n ? l : n - 1)) * stride;
+        moesim_rows()->norms(score, row, n_columns, norm, NULL);
+        memcpy(w.norm + t, norm, n * sizeof *norm);
+    }
 #pragma omp parallel for schedule(static) num_threads(n_threads) if (n_tokens >= ROWS_PARALLEL)
     for (uint32_t c = 0; c < n_columns; c += COLUMNS) {
         const struct rows_orders o = {score,

@@ -91,12 +91,36 @@ static double rows_size(const float *row, uint32_t n)
 
 /* ---- scores of columns ---- */
 
-static struct rows_norm rows_norm(enum moesim_score score, const float *row, uint32_t n)
+/* The largest of each of eight rows; NaN takes no part. */
+static inline v8f largest8(const float *const row[8], uint32_t n)
 {
-    if (score == MOESIM_SOFTMAX)
-        return softmax_of(row, n, row_max(row, n), NULL);
-    const bool bad = !rows_any_finite(row, n);
-    return (struct rows_norm){.sum = bad ? NAN : 1, .odd = bad};
+    v8f part[8];
+    for (uint32_t l = 0; l < 8; l++)
+        largest_lanes(row[l], n, 1, &part[l]);
+    transpose8(part);
+    for (uint32_t i = 1; i < 8; i++)
+        part[0] = larger(part[i], part[0]);
+    return part[0];
+}
+
+static void rows_norms(enum moesim_score score, const float *const row[8], uint32_t n, struct rows_norm norm[8],
+                       float *size)
+{
+    if (score != MOESIM_SOFTMAX) {
+        for (uint32_t l = 0; l < 8; l++) {
+            const bool bad = !rows_any_finite(row[l], n);
+            norm[l] = (struct rows_norm){.sum = bad ? NAN : 1, .odd = bad};
+        }
+        return;
+    }
+    const v8f max = largest8(row, n), sum = plain_sums(row, n, max, NULL), sizes = max + ln8(sum);
+    for (uint32_t l = 0; l < 8; l++) {
+        norm[l] = (struct rows_norm){.max = max[l], .sum = sum[l]};
+        if (sum[l] != sum[l])
+            norm[l] = softmax_odd(row[l], n, NULL);
+    }
+    if (size)
+        memcpy(size, &sizes, sizeof sizes);
 }
 
 static void rows_scores_at(enum moesim_score score, const struct rows_norm *norm, const uint32_t *token, uint32_t n,
@@ -498,7 +522,7 @@ const struct rows_kernels ROWS_KERNELS = {
     .size = rows_size,
     .confidence = rows_confidence,
     .shared = rows_shared,
-    .norm = rows_norm,
+    .norms = rows_norms,
     .scores_at = rows_scores_at,
     .scan = rows_scan,
     .orders = rows_orders,

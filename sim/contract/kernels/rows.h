@@ -142,8 +142,10 @@ struct rows_kernels {
     void (*confidence)(const float *const row[ROWS_LANES], uint32_t n, struct rows_confidence *confidence);
     /* How many pairs of equal experts there are between each of n tokens and the one `lag` before it; all have k. */
     uint64_t (*shared)(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag);
-    /* What a row's scores are made of; for other scores than softmax `sum` only tells a bad row (NaN) from others. */
-    struct rows_norm (*norm)(enum moesim_score score, const float *row, uint32_t n);
+    /* What the scores of eight rows are made of; for other scores than softmax `sum` only tells a bad row (NaN) from
+     * others. `size` (NULL = not wanted) gets ln sum exp l of softmax, NaN or too large where a row is odd. */
+    void (*norms)(enum moesim_score score, const float *const row[ROWS_LANES], uint32_t n,
+                  struct rows_norm norm[ROWS_LANES], float *size);
     /* values[n]: logits of rows token[n] become their scores. */
     void (*scores_at)(enum moesim_score score, const struct rows_norm *norm, const uint32_t *token, uint32_t n,
                       float *values);

@@ -104,14 +104,17 @@ static inline void compare_exchange(v8f *a, v8f *b)
     *a = x;
 }
 
-/* Eight values of each lane by falling value (Batcher's odd-even merge sort). */
+/* Batcher's odd-even merge sort of eight. */
+static const uint8_t sort8_pair[19][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}, {0, 2}, {1, 3}, {4, 6},
+                                          {5, 7}, {1, 2}, {5, 6}, {0, 4}, {1, 5}, {2, 6}, {3, 7},
+                                          {2, 4}, {3, 5}, {1, 2}, {3, 4}, {5, 6}};
+
+/* Eight values of each lane by falling value. */
 static inline void sort8(v8f x[8])
 {
-    static const uint8_t pair[19][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}, {0, 2}, {1, 3}, {4, 6}, {5, 7}, {1, 2}, {5, 6},
-                                        {0, 4}, {1, 5}, {2, 6}, {3, 7}, {2, 4}, {3, 5}, {1, 2}, {3, 4}, {5, 6}};
 #pragma GCC unroll 19
     for (int i = 0; i < 19; i++)
-        compare_exchange(&x[pair[i][0]], &x[pair[i][1]]);
+        compare_exchange(&x[sort8_pair[i][0]], &x[sort8_pair[i][1]]);
 }
 
 /* The largest of a row's vectors i with i % n_parts == j, lane by lane, into part[j]. */
@@ -242,6 +245,130 @@ static inline __attribute__((always_inline)) void rank_marked(const float *row, 
         expert[c] = sorted[c];
 }
 
+/* ---- marked columns in order, eight rows at once ---- */
+
+#define FEW_MARKED 8   /* of a row, with at most four choices; */
+#define MOST_MARKED 16 /* with more. Other rows are ranked one by one. */
+
+/* Values of eight rows, a lane each, with their columns. */
+struct ranked {
+    v8f value[8];
+    v8i id[8];
+};
+
+/* The larger value to place a, unless they are equal. */
+static inline __attribute__((always_inline)) void put_in_order(struct ranked *r, int a, int b)
+{
+    const v8i swap = r->value[b] > r->value[a];
+    const v8i id = pick_id(swap, r->id[b], r->id[a]);
+    r->id[b] = pick_id(swap, r->id[a], r->id[b]);
+    r->id[a] = id;
+    compare_exchange(&r->value[a], &r->value[b]);
+}
+
+static inline __attribute__((always_inline)) void sort_ranked(struct ranked *r)
+{
+#pragma GCC unroll 19
+    for (int i = 0; i < 19; i++)
+        put_in_order(r, sort8_pair[i][0], sort8_pair[i][1]);
+}
+
+/* The eight best of both, which are sorted, in order; returns the largest of the others. */
+static inline __attribute__((always_inline)) v8f merge_ranked(struct ranked *a, const struct ranked *b)
+{
+    static const uint8_t pair[12][2] = {{0, 4}, {1, 5}, {2, 6}, {3, 7}, {0, 2}, {1, 3},
+                                        {4, 6}, {5, 7}, {0, 1}, {2, 3}, {4, 5}, {6, 7}};
+    v8f other = splat(-INFINITY);
+    for (int i = 0; i < 8; i++) {
+        const v8i swap = b->value[7 - i] > a->value[i];
+        other = larger(smaller(a->value[i], b->value[7 - i]), other);
+        a->id[i] = pick_id(swap, b->id[7 - i], a->id[i]);
+        a->value[i] = larger(a->value[i], b->value[7 - i]);
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; i++)
+        put_in_order(a, pair[i][0], pair[i][1]);
+    return other;
+}
+
+/* A row's marked columns, at most `most`: values, -inf where there are no more, and ids. False where there are more. */
+static inline bool list_marked(const float *row, uint32_t n, const uint64_t *word, const uint32_t most, float *value,
+                               uint32_t *id)
+{
+    uint32_t count = 0, at = 0;
+    for (uint32_t i = 0; i < n; i += 64)
+        count += (uint32_t)__builtin_popcountll(word[i / 64]);
+    for (uint32_t i = 0; i < most; i += 8) {
+        const v8f none = splat(-INFINITY);
+        memcpy(value + i, &none, sizeof none);
+    }
+    for (uint32_t i = 0; count <= most && i < n; i += 64)
+        for (uint64_t bits = word[i / 64]; bits != 0; bits &= bits - 1) {
+            const uint32_t column = i + (uint32_t)__builtin_ctzll(bits);
+            id[at] = column;
+            value[at++] = row[column];
+        }
+    return count <= most;
+}
+
+static inline void load_ranked(float value[8][MOST_MARKED], uint32_t id[8][MOST_MARKED], uint32_t from,
+                               struct ranked *r)
+{
+    v8f ids[8];
+    for (int l = 0; l < 8; l++) {
+        r->value[l] = load8(value[l] + from);
+        memcpy(&ids[l], id[l] + from, sizeof ids[l]);
+    }
+    transpose8(r->value);
+    transpose8(ids);
+    for (int l = 0; l < 8; l++)
+        r->id[l] = (v8i)ids[l];
+}
+
+/* The k best of each row's marked columns, k at most eight, and their values; a lane whose bit is set in the result has
+ * equal values, too few or too many: what it got may be wrong. */
+static inline __attribute__((always_inline)) uint32_t rank_lanes(const float *const row[8], uint32_t n, uint32_t k,
+                                                                 const uint32_t most, const struct marks *marks,
+                                                                 uint32_t *const expert[8], v8f *top)
+{
+    float value[8][MOST_MARKED];
+    uint32_t id[8][MOST_MARKED] = {{0}}, odd = 0;
+    struct ranked best;
+    v8f next = splat(-INFINITY);
+    for (uint32_t l = 0; l < 8; l++)
+        odd |= (uint32_t)!list_marked(row[l], n, marks->row[l].word, most, value[l], id[l]) << l;
+    load_ranked(value, id, 0, &best);
+    sort_ranked(&best);
+    if (most > 8) {
+        struct ranked more;
+        load_ranked(value, id, 8, &more);
+        sort_ranked(&more);
+        next = merge_ranked(&best, &more);
+    }
+    v8i equal = best.value[k - 1] == (k < 8 ? best.value[k] : next);
+    for (uint32_t c = 0; c + 1 < k; c++)
+        equal |= best.value[c] == best.value[c + 1];
+    for (uint32_t c = 0; c < k; c++) {
+        top[c] = best.value[c];
+        for (uint32_t l = 0; l < 8; l++)
+            expert[l][c] = (uint32_t)best.id[c][l];
+    }
+    equal |= best.value[k - 1] == splat(-INFINITY);
+    return odd | bits_of(equal);
+}
+
+static uint32_t rank_few(const float *const row[8], uint32_t n, uint32_t k, const struct marks *marks,
+                         uint32_t *const expert[8], v8f *top)
+{
+    return rank_lanes(row, n, k, FEW_MARKED, marks, expert, top);
+}
+
+static uint32_t rank_many(const float *const row[8], uint32_t n, uint32_t k, const struct marks *marks,
+                          uint32_t *const expert[8], v8f *top)
+{
+    return rank_lanes(row, n, k, MOST_MARKED, marks, expert, top);
+}
+
 static inline __attribute__((always_inline)) uint32_t best8_of(const float *const row[8], uint32_t n, const uint32_t k,
                                                                const bool with_sum, uint32_t *const expert[8], v8f *top,
                                                                v8f *sum, v8f *dot)
@@ -258,7 +385,12 @@ static inline __attribute__((always_inline)) uint32_t best8_of(const float *cons
         }
         mark_rows(row + l, n, max + l, cut + l, with_sum, byte, (struct mark_sums){part + l, dot ? dots + l : NULL});
     }
-    for (uint32_t l = 0; l < 8; l++) {
+    const uint32_t left = k > 8    ? UINT8_MAX
+                          : k <= 4 ? rank_few(row, n, k, &marks, expert, top)
+                                   : rank_many(row, n, k, &marks, expert, top);
+    for (uint32_t l = 0; left != 0 && l < 8; l++) {
+        if (!(left >> l & 1))
+            continue;
         rank_marked(row[l], n, k, marks.row[l].word, expert[l]);
         for (uint32_t c = 0; c < k; c++)
             top[c][l] = expert[l][c] == MOESIM_NO_EXPERT ? -INFINITY : row[l][expert[l][c]];

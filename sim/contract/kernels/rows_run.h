@@ -175,8 +175,9 @@ static inline __attribute__((always_inline)) bool place_choices(const uint32_t *
         return true;
     }
 #endif
-    (void)is_known;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; is_known && i < n; i++)
+        slot[i] = (int32_t)count[expert[i]]++;
+    for (uint32_t i = 0; !is_known && i < n; i++) {
         if (expert[i] >= n_experts)
             return false;
         slot[i] = (int32_t)count[expert[i]]++;

@@ -165,9 +165,12 @@ struct built {
 static void build_columns(const struct rows_kernels *rows, struct rows_select select, const float *x, struct built *b)
 {
     struct rows_norm norm[8];
+    const float *row[8];
     float shift[8], base[8];
+    for (uint32_t l = 0; l < 8; l++)
+        row[l] = x + l * select.n;
+    rows->norms(select.score, row, select.n, norm, NULL);
     for (uint32_t l = 0; l < 8; l++) {
-        norm[l] = rows->norm(select.score, x + l * select.n, select.n);
         shift[l] = l == 5 ? NAN : l == 3 ? -INFINITY : x[l] - x[l] == 0 ? x[l] : 0;
         base[l] = l == 2 ? NAN : (float)l / 4;
     }
