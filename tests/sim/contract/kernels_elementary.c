@@ -379,6 +379,51 @@ Test(kernels_elementary, runs_against_rows)
     }
 }
 
+/* Pairs of few experts that follow, and the same with one thing wrong. */
+static void check_follow(const struct rows_kernels *rows, uint32_t seed)
+{
+    enum { MOST_PAIRS = 60 };
+    const struct moesim_random d = {.seed = seed, .stream = MOESIM_STREAM_TEST + 5};
+    const uint32_t k = 1 + seed % 2, n = k * moesim_random_below(&d, 0, MOST_PAIRS / 2);
+    uint32_t expert[MOST_PAIRS], next[8], start[8], n_wrong = 0;
+    int32_t slot[MOST_PAIRS];
+    for (uint32_t e = 0; e < 8; e++)
+        start[e] = next[e] = 1000 * e;
+    for (uint32_t i = 0; i < n; i++) {
+        expert[i] = moesim_random_below(&d, i + 1, 8);
+        if (i % k)
+            expert[i] = (expert[i - 1] + 1 + expert[i] % 7) % 8;
+        slot[i] = (int32_t)next[expert[i]]++;
+    }
+    cr_assert(rows->follow(expert, slot, n, k, start));
+    cr_assert_arr_eq(start, next, sizeof next);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t was = expert[i];
+        for (uint32_t e = 0; e < 8; e++)
+            start[e] = 1000 * e;
+        slot[i] ^= 1 << i % 20;
+        n_wrong += !rows->follow(expert, slot, n, k, start);
+        slot[i] ^= 1 << i % 20;
+        for (uint32_t e = 0; e < 8; e++)
+            start[e] = 1000 * e;
+        expert[i] = k == 2 ? expert[i ^ 1] : (was + 1) % 8;
+        n_wrong += !rows->follow(expert, slot, n, k, start);
+        expert[i] = was;
+    }
+    cr_assert_eq(n_wrong, 2 * n, "%s: seed %u", rows->name, seed);
+}
+
+Test(kernels_elementary, pairs_that_follow)
+{
+    for (uint32_t seed = 0; seed < 200; seed++) {
+        check_follow(&moesim_rows_baseline, seed);
+#ifdef MOESIM_HAVE_AVX2
+        if (__builtin_cpu_supports("avx2"))
+            check_follow(&moesim_rows_avx2, seed);
+#endif
+    }
+}
+
 /* Scores and sizes of rows added up by the eight, against one row at a time in double; rows that are repeated to fill
  * up the eight count once. */
 Test(kernels_elementary, sums_over_rows)

@@ -255,25 +255,28 @@ Test(plan, shuffled_slots)
     moesim_arena_destroy(arena);
 }
 
-enum { MANY = 9000, EXPERTS = 5, CHOICES = 2 };
+enum { MANY = 9000, MOST_EXPERTS = 20, CHOICES = 2 };
 
-/* Two experts for each token, slots in the order of tokens in each group. */
-static void fill_many(struct moesim_plan *p, const struct moesim_batch *batch)
+/* Two experts for each token, slots in the order of tokens in each group, or the last one first. */
+static void fill_many(struct moesim_plan *p, const struct moesim_batch *batch, bool reversed)
 {
+    const uint32_t n_experts = batch->n_experts;
     moesim_plan_reset(p, batch);
     p->n_pairs = p->n_wanted = MANY * CHOICES;
     for (uint32_t g = 0; g < batch->n_groups; g++) {
-        uint32_t taken[EXPERTS] = {0};
+        uint32_t taken[MOST_EXPERTS] = {0};
         for (uint32_t t = batch->group_start[g]; t < batch->group_start[g + 1]; t++)
             for (uint32_t c = 0; c < CHOICES; c++) {
-                const uint32_t i = t * CHOICES + c, e = (t * 7 % 11 + c) % EXPERTS;
+                const uint32_t i = t * CHOICES + c, e = (t * 7 % 31 + c) % n_experts;
                 p->expert[i] = e;
                 p->slot[i] = (int32_t)taken[e]++;
                 p->weight[i] = .5f;
                 p->fate[i] = MOESIM_KEPT;
             }
-        for (uint32_t e = 0; e < EXPERTS; e++)
-            p->capacity[g * EXPERTS + e] = taken[e];
+        for (uint32_t e = 0; e < n_experts; e++)
+            p->capacity[g * n_experts + e] = taken[e];
+        for (uint32_t i = batch->group_start[g] * CHOICES; reversed && i < batch->group_start[g + 1] * CHOICES; i++)
+            p->slot[i] = (int32_t)taken[p->expert[i]] - 1 - p->slot[i];
     }
     for (uint32_t t = 0; t <= MANY; t++)
         p->first[t] = t * CHOICES;
@@ -284,7 +287,7 @@ static void break_pair(struct moesim_plan *p, uint32_t i, uint32_t how)
 {
     switch (how) {
     case 0:
-        p->expert[i] = EXPERTS;
+        p->expert[i] = p->n_experts;
         break;
     case 1:
         p->expert[i] = MOESIM_NO_EXPERT;
@@ -322,13 +325,16 @@ Test(plan, one_of_many_pairs_is_broken)
     struct moesim_arena *arena = moesim_arena_create(0);
     struct moesim_plan p;
     struct moesim_error err;
-    cr_assert_eq(moesim_plan_init(&p, MANY, EXPERTS, 4, MANY * CHOICES, 0, arena, &err), MOESIM_OK);
-    void *scratch = moesim_alloc(arena, moesim_plan_check_scratch(EXPERTS, MANY * CHOICES), 1);
-    for (uint32_t j = 0; j < 400; j++) {
+    cr_assert_eq(moesim_plan_init(&p, MANY, MOST_EXPERTS, 4, MANY * CHOICES, 0, arena, &err), MOESIM_OK);
+    void *scratch = moesim_alloc(arena, moesim_plan_check_scratch(MOST_EXPERTS, MANY * CHOICES), 1);
+    for (uint32_t j = 0; j < 1600; j++) {
         const bool is_one = j % 2;
-        const struct moesim_batch batch = {
-            .n_tokens = MANY, .n_experts = EXPERTS, .n_groups = is_one ? 1 : 4, .group_start = is_one ? one : four};
-        fill_many(&p, &batch);
+        const struct moesim_batch batch = {.n_tokens = MANY,
+                                           .n_experts = j < 800 ? 5 : MOST_EXPERTS,
+                                           .n_groups = is_one ? 1 : 4,
+                                           .group_start = is_one ? one : four};
+        p.n_experts = batch.n_experts;
+        fill_many(&p, &batch, j / 400 % 2);
         cr_assert_eq(moesim_plan_check(&p, &batch, "r", scratch, &err), MOESIM_OK, "%s", err.text);
         break_pair(&p, CHOICES + j * 7919 % ((MANY - 2) * CHOICES), j / 2 % 10);
         cr_assert_eq(moesim_plan_check(&p, &batch, "r", scratch, &err), MOESIM_EBROKEN, "case %u", j);
