@@ -19,13 +19,13 @@
 
 void output_stamp(const struct bench *bench, char *text, size_t size)
 {
-    const char *policy = getenv("OMP_WAIT_POLICY");
-    snprintf(
-        text, size,
-        "moesim %s (%s), %s, %s, %s, %d threads (OMP_WAIT_POLICY %s), routing %s, experts %s, medians of %u repeats",
-        MOESIM_VERSION, MOESIM_REVISION, provenance_compiler(), provenance_cpu(), provenance_blas(),
-        omp_get_max_threads(), policy ? policy : "unset", moesim_kernel_path(),
-        moesim_products_path(moesim_products_find(bench->options.products)), bench->options.repeats);
+    const char *policy = getenv("OMP_WAIT_POLICY"), *spin = getenv("GOMP_SPINCOUNT");
+    snprintf(text, size,
+             "moesim %s (%s), %s, %s, %s, %d threads (OMP_WAIT_POLICY %s, GOMP_SPINCOUNT %s), routing %s, experts %s, "
+             "medians of %u repeats",
+             MOESIM_VERSION, MOESIM_REVISION, provenance_compiler(), provenance_cpu(), provenance_blas(),
+             omp_get_max_threads(), policy ? policy : "unset", spin ? spin : "unset", moesim_kernel_path(),
+             moesim_products_path(moesim_products_find(bench->options.products)), bench->options.repeats);
 }
 
 /* null for what is no number. */

@@ -18,7 +18,8 @@ struct plan_totals {
 };
 
 /* Whether the pairs keep every promise, with slots given out in the order of tokens, as by most routers, or of limited
- * capacities; false says nothing. The totals are filled in when true. `words` is scratch of at least plan_screen_words(n_experts, 1). */
+ * capacities; false says nothing. The totals are filled in when true. `words` is scratch of at least
+ * plan_screen_words(n_experts, 1). */
 bool plan_screen(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t *words, size_t n_words,
                  struct plan_totals *totals);
 
