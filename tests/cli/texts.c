@@ -97,6 +97,7 @@ Test(texts, example_studies)
     static const struct {
         const char *study, *missing, *points;
     } cases[] = {{"text", "texts: text file cannot be read", "140 points"},
+                 {"training", "texts: text file cannot be read", "9 points"},
                  {"batching", "recorded.trace: cannot be read", "150 points"},
                  {"capacity-trace", "recorded.trace: cannot be read", "160 points"},
                  {"staleness", "loads/arxiv.npy: cannot be read", "350 points"}};
@@ -113,13 +114,17 @@ Test(texts, example_studies)
         }
         if (there)
             break;
+        char words[4001]; /* as long as training asks of a domain */
+        for (size_t i = 0; i < sizeof words - 1; i++)
+            words[i] = "some words "[i % 11];
+        words[sizeof words - 1] = '\0';
         cr_assert(mkdir("texts", 0700) == 0 && mkdir("loads", 0700) == 0);
         for (size_t d = 0; d < 6; d++) {
             char path[64];
             snprintf(path, sizeof path, "texts/%s", domains[d]);
             cr_assert_eq(mkdir(path, 0700), 0);
             snprintf(path, sizeof path, "texts/%s/a", domains[d]);
-            program_write(path, "some words");
+            program_write(path, words);
         }
         write_loads("loads.csv");
         for (size_t d = 0; d < 5; d++) {
