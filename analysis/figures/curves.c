@@ -30,11 +30,16 @@ void curves_line(struct curves *curves, uint32_t router, const struct curves_poi
     struct figure *figure = curves->figure;
     if (!n)
         return;
-    for (uint32_t i = 0; i < n; i++)
-        FIGURE_ROW(figure, FIGURE_MARKS, point[i].x, point[i].mean, point[i].low, point[i].high);
+    const uint32_t p = curves->n_panels - 1;
+    const double foot = curves->log[p] ? curves->panel[p].y_low : -INFINITY;
+    for (uint32_t i = 0; i < n; i++) {
+        curves->footed |= point[i].low < foot;
+        FIGURE_ROW(figure, FIGURE_MARKS, point[i].x, fmax(point[i].mean, foot), fmax(point[i].low, foot),
+                   fmax(point[i].high, foot));
+    }
     if (figure->stream[FIGURE_MARKS])
         fputs("\n\n", figure->stream[FIGURE_MARKS]); /* the line ends here */
-    FIGURE_ROW(figure, FIGURE_POINTS, curves->n_panels, point[n - 1].x, point[n - 1].mean,
+    FIGURE_ROW(figure, FIGURE_POINTS, curves->n_panels, point[n - 1].x, fmax(point[n - 1].mean, foot),
                figure_colour(curves->data, router));
     curves->colour[curves->n_lines++] = figure_colour(curves->data, router);
     curves->first[curves->n_panels] = curves->n_lines;

@@ -21,6 +21,7 @@ struct curves {
     uint32_t *colour;                      /* [n_routers * CURVES_MAX_PANELS] of each line */
     uint32_t n_lines;
     bool band;               /* more than one seed */
+    bool footed;             /* some value is below its logarithmic axis and drawn on the foot of it */
     double low, high, right; /* of the lines of the panel under way */
 };
 

@@ -244,6 +244,7 @@ static const struct {
 enum { N_SMALL = sizeof small / sizeof *small, N_COLUMNS = 3 };
 
 #define LOG_SPAN 8.0 /* highest over lowest from which on the axis is logarithmic */
+#define EVEN 1e-3    /* what is below is even, and has no place on it */
 
 /* The y axis of a small panel: from 0, or logarithmic where one router's excess would flatten the others. */
 static bool small_axis(const struct training *training, const struct report_data *data, uint32_t metric,
@@ -253,12 +254,12 @@ static bool small_axis(const struct training *training, const struct report_data
     for (uint32_t r = 0; r < data->n_routers; r++) {
         const struct training_curve *curve = training_curve_of(training, r, metric);
         for (uint32_t i = 0; i < curve->n; i++) {
-            low = fmin(low, curve->point[i].low);
+            low = curve->point[i].low > EVEN ? fmin(low, curve->point[i].low) : low;
             high = fmax(high, curve->point[i].high);
         }
     }
     const bool excess = metric == MOESIM_MAX_VIO || metric == MOESIM_MAX_VIO_GLOBAL;
-    if (excess && low > 1e-3 && high > LOG_SPAN * low) {
+    if (excess && high > LOG_SPAN * low) {
         panel->y_low = low / 1.25;
         panel->y_high = high * 1.25;
         return true;
@@ -332,9 +333,9 @@ void figure_settling(struct figure *figure, const struct figure_source *source)
     figure_caption(
         figure, data,
         "At each validation: how far the busiest expert is above an even share, in the batches since the one before "
-        "and over "
-        "the whole validation; experts that nobody names; the share of held-out tokens whose experts changed "
-        "since the validation before; how much of the final routing is there already; and the share of a domain's "
-        "tokens that its favourite expert takes.");
+        "and over the whole validation%s; experts that nobody names; the share of held-out tokens whose experts "
+        "changed since the validation before; how much of the final routing is there already; and the share of a "
+        "domain's tokens that its favourite expert takes.",
+        curves.footed ? " (on the foot of a logarithmic axis: even)" : "");
     figure_end(figure, top + key + FIGURE_EDGE);
 }

@@ -120,6 +120,25 @@ Test(training, page_shows_the_numbers_of_the_store)
     results_close(store);
 }
 
+/* A router that is even by construction does not make the axis linear, which would flatten the others. */
+Test(training, what_is_even_is_on_the_foot_of_a_logarithmic_axis)
+{
+    static const char *const four[] = {"softmax-topk", "switch", "relu", "expert-choice"};
+    struct sample made = sample();
+    made.router = four;
+    for (made.n_routers = 3; made.n_routers <= 4; made.n_routers++) {
+        struct results_store *store = report_open(&made, false);
+        struct analysis_report_result result;
+        report_new_folder();
+        char *page = report_read(store, &result);
+        if (report_have_gnuplot())
+            cr_expect((strstr(page, "on the foot of a logarithmic axis: even") != NULL) == (made.n_routers == 4));
+        free(page);
+        report_remove_folder();
+        results_close(store);
+    }
+}
+
 /* The favourite token of the busiest expert, by SQL. */
 Test(training, experts_take_what_the_store_says)
 {
