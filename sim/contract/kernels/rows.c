@@ -113,7 +113,7 @@ static void rows_norms(enum moesim_score score, const float *const row[8], uint3
         }
         return;
     }
-    const v8f max = largest8(row, n), sum = plain_sums(row, n, max, NULL), sizes = max + ln8(sum);
+    const v8f max = largest8(row, n), sum = plain_sums(row, n, max, NULL, NULL), sizes = max + ln8(sum);
     for (uint32_t l = 0; l < 8; l++) {
         norm[l] = (struct rows_norm){.max = max[l], .sum = sum[l]};
         if (sum[l] != sum[l])
@@ -380,24 +380,44 @@ static void add_sizes(const struct rows_select *s, const float *const row[8], co
     }
 }
 
+/* Eight rows' softmax, which shares shares[8][n] out unless that is NULL. */
+static void find_softmax(const struct rows_select *s, const float *const row[8], float *shares,
+                         uint32_t *const expert[8], struct rows_norm norm[8])
+{
+    v8f max;
+    bool is_odd_block = false;
+    for (uint32_t l = 0; l < 8; l++) {
+        const uint32_t best = expert[l][0];
+        max[l] = !s->shift && best != MOESIM_NO_EXPERT ? row[l][best] : row_max(row[l], s->n);
+    }
+    const v8f sum = shares ? plain_sums(row, s->n, max, shares, NULL) : plain_sums(row, s->n, max, NULL, NULL);
+    for (uint32_t l = 0; l < 8; l++) {
+        norm[l] = (struct rows_norm){.max = max[l], .sum = sum[l]};
+        if (sum[l] == sum[l])
+            continue;
+        norm[l] = softmax_odd(row[l], s->n, shares ? shares + l * (size_t)s->n : NULL);
+        is_odd_block = true;
+    }
+    if (!s->confidence || !shares)
+        return;
+    if (is_odd_block || s->n > SUM_COLUMNS)
+        rows_confidence(row, s->n, s->confidence);
+    else
+        confidence_of_shares(row, shares, s->n, max, sum, s->confidence);
+}
+
 /* What rows that were compared by logits have as scores, as far as that is wanted; s->sum is added to by way of
  * `values`. */
 static void find_norms(const struct rows_select *s, const float *const row[8], float *values, uint32_t *const expert[8],
                        struct rows_norm norm[8])
 {
-    const bool softmax = s->score == MOESIM_SOFTMAX;
-    for (uint32_t l = 0; l < 8; l++) {
-        const uint32_t best = expert[l][0];
-        const float max = !s->shift && best != MOESIM_NO_EXPERT ? row[l][best] : row_max(row[l], s->n);
-        if (!s->sum)
-            norm[l] = softmax_of(row[l], s->n, max, NULL);
-        else if (softmax)
-            norm[l] = softmax_of(row[l], s->n, max, values + l * (size_t)s->n);
-        else
+    if (s->score == MOESIM_SOFTMAX)
+        find_softmax(s, row, s->sum ? values : NULL, expert, norm);
+    else if (s->sum)
+        for (uint32_t l = 0; l < 8; l++)
             norm[l] = score_row(s->score, row[l], s->n, values + l * (size_t)s->n);
-    }
     if (s->sum)
-        add_scores(s->score, values, softmax, norm, count_lanes(expert), s->n, s->sum);
+        add_scores(s->score, values, s->score == MOESIM_SOFTMAX, norm, count_lanes(expert), s->n, s->sum);
 }
 
 /* The scores of what was chosen, lane by lane in a vector. */
@@ -457,8 +477,8 @@ static void select_plain(const struct rows_select *s, const float *const row[8],
             rows_confidence(row, s->n, s->confidence);
         return;
     }
-    const v8f sum =
-        s->confidence ? sums_and_confidence(row, s->n, top[0], s->confidence) : plain_sums(row, s->n, top[0], NULL);
+    const v8f sum = s->confidence ? sums_and_confidence(row, s->n, top[0], s->confidence)
+                                  : plain_sums(row, s->n, top[0], NULL, NULL);
     for (uint32_t c = 0; c < s->k; c++) {
         const v8f y = exp8_below_0(top[c] - top[0]) / sum;
         for (int l = 0; l < 8; l++)

@@ -42,7 +42,7 @@ struct rows_select {
     double *sum;     /* [n] += the scores, divided by their sum over experts if they do not add up to 1 by themselves */
     double *squares; /* += (ln sum exp logit)^2, for softmax */
 
-    struct rows_confidence *confidence; /* of the rows, unless NULL; only where rows_is_plain() */
+    struct rows_confidence *confidence; /* of the rows, unless NULL; only where rows_tells_confidence() */
 
     /* groups of experts, by score only; n_groups 0 or 1 = none */
     uint32_t n_groups, topk_groups; /* topk_groups 0 = k / n_groups experts from each group */
@@ -55,6 +55,13 @@ static inline bool rows_is_plain(const struct rows_select *s)
 {
     return s->score == MOESIM_SOFTMAX && s->want_score && !s->shift && !s->by_score && !s->sum && !s->squares &&
            s->n_groups <= 1 && s->k <= BLOCK_K;
+}
+
+/* Whether select() makes a row's softmax whole, so that how sure the row is comes out on the way; `adds` = it will be
+ * asked for sums too. */
+static inline bool rows_tells_confidence(const struct rows_select *s, bool adds)
+{
+    return adds ? s->score == MOESIM_SOFTMAX && !s->by_score : rows_is_plain(s);
 }
 
 /* Whether select_run() takes such a choice: by finite logits as they are, with softmax scores or none. */

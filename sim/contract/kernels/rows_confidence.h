@@ -11,10 +11,11 @@
 #include "sim/contract/kernels/rows_choose.h"
 #include "sim/contract/kernels/rows_scores.h"
 
-/* sum_exps_part() of two rows side by side, from column `first` on; with `dot` (else NULL) the sums of e^d d too, to
- * which NaN and what is below e^-87 add nothing. */
+/* sum_exps_part() of two rows side by side, from column `first` on, the parts of which go to out[2][n] unless that is
+ * NULL; with `dot` (else NULL) the sums of e^d d too, to which NaN and what is below e^-87 add nothing. */
 static inline __attribute__((always_inline)) void sum_two_parts(const float *const row[2], uint32_t first, uint32_t n,
-                                                                float max_0, float max_1, v8f part[2], v8f *dot)
+                                                                float max_0, float max_1, float *out, v8f part[2],
+                                                                v8f *dot)
 {
     const uint32_t last = n - first < SUM_COLUMNS ? n : first + SUM_COLUMNS;
     v8f d[2], e[2];
@@ -27,6 +28,8 @@ static inline __attribute__((always_inline)) void sum_two_parts(const float *con
         for (int j = 0; dot && j < 2; j++)
             d[j] = larger(d[j], splat(-88.0f)); /* NaN becomes -88 */
         exps_below_0(2, d, e);
+        for (uint32_t j = 0; out && j < 2; j++)
+            store_some(out + j * (size_t)n + i, last - i, e[j]);
         for (int j = 0; j < 2; j++)
             part[j] += e[j];
         for (int j = 0; dot && j < 2; j++)
@@ -34,16 +37,18 @@ static inline __attribute__((always_inline)) void sum_two_parts(const float *con
     }
 }
 
-/* The sums of softmax over eight rows; with `dot` (else NULL) those of e^d d, and 0 for both in a row with +inf or
- * without a number. */
-static inline __attribute__((always_inline)) v8f plain_sums(const float *const row[8], uint32_t n, v8f max, v8f *dot)
+/* The sums of softmax over eight rows, the parts of which go to out[8][n] unless that is NULL; with `dot` (else NULL)
+ * those of e^d d, and 0 for both in a row with +inf or without a number. */
+static inline __attribute__((always_inline)) v8f plain_sums(const float *const row[8], uint32_t n, v8f max, float *out,
+                                                            v8f *dot)
 {
     v8f part[8], dots[8];
     for (int l = 0; l < 8; l += 2) {
-        sum_two_parts(row + l, 0, n, max[l], max[l + 1], part + l, dot ? dots + l : NULL);
+        float *own = out ? out + (size_t)l * n : NULL;
+        sum_two_parts(row + l, 0, n, max[l], max[l + 1], own, part + l, dot ? dots + l : NULL);
         for (uint32_t i = SUM_COLUMNS; i < n; i += SUM_COLUMNS) {
             v8f more[2], more_dots[2];
-            sum_two_parts(row + l, i, n, max[l], max[l + 1], more, dot ? more_dots : NULL);
+            sum_two_parts(row + l, i, n, max[l], max[l + 1], own, more, dot ? more_dots : NULL);
             for (int j = 0; j < 2; j++)
                 part[l + j] += more[j];
             for (int j = 0; dot && j < 2; j++)
@@ -53,6 +58,13 @@ static inline __attribute__((always_inline)) v8f plain_sums(const float *const r
     if (dot)
         *dot = sum_eight(dots);
     return sum_eight(part);
+}
+
+static inline v8f load_or_0(const float *p, uint32_t n)
+{
+    v8f v = splat(0.0f);
+    memcpy(&v, p, n * sizeof *p);
+    return v;
 }
 
 /* moesim_ln(), the same bits. */
@@ -86,9 +98,25 @@ static inline v8f sums_and_confidence(const float *const row[8], uint32_t n, v8f
                                       struct rows_confidence *confidence)
 {
     v8f dot;
-    const v8f sum = plain_sums(row, n, max, &dot);
+    const v8f sum = plain_sums(row, n, max, NULL, &dot);
     set_confidence(max, sum, dot, confidence);
     return sum;
+}
+
+/* The same from what softmax shares out, shares[8][n], in rows of at most SUM_COLUMNS numbers. */
+static void confidence_of_shares(const float *const row[8], const float *shares, uint32_t n, v8f max, v8f sum,
+                                 struct rows_confidence *confidence)
+{
+    v8f dot[8];
+    for (int l = 0; l < 8; l++) {
+        const float *own = shares + (size_t)l * n;
+        dot[l] = splat(0.0f);
+        for (uint32_t i = 0; i < n; i += 8) {
+            const v8f e = n - i < 8 ? load_or_0(own + i, n - i) : load8(own + i);
+            dot[l] += e * larger(load_some(row[l] + i, n - i) - splat(max[l]), splat(-88.0f));
+        }
+    }
+    set_confidence(max, sum, sum_eight(dot), confidence);
 }
 
 /* A row with +inf, or without a finite value. */

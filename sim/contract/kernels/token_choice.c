@@ -302,8 +302,9 @@ static void choose_and_count(struct token_choice *c, struct rows_select select, 
 /* Whether the pass that chooses goes over the batch's own logits and has their sums of softmax at hand. */
 static bool has_confidence(const struct token_choice *c, const struct rows_select *select)
 {
+    const struct moesim_score_sums *sums = c->scratch->sums;
     return c->plan->confidence && c->logits && c->logits == c->batch->columns && c->stride == c->batch->stride &&
-           !c->shift && !(c->scratch->sums && c->scratch->sums->is_added) && rows_is_plain(select);
+           !c->shift && rows_tells_confidence(select, sums && sums->is_added);
 }
 
 /* Runs side by side, and in a run one chunk after the other. */
