@@ -92,6 +92,18 @@ Test(train, stores_what_was_learned)
     cr_assert(!program_exists("checkpoints"), "nothing is left of a run that ended");
 }
 
+/* The names of tokens are cut between characters. */
+Test(train, long_words_are_cut_to_whole_characters)
+{
+    static char text[9000];
+    size_t n = 0;
+    while (n < 8000)
+        n += (size_t)sprintf(text + n, "aäääääääääääääääääääää cat ");
+    program_write("text/long", text);
+    run(0, "", "-q --db t.db --set workload.vocabulary=word --set workload.words=12 --set steps=4");
+    check("t.db", "SELECT DISTINCT subject FROM v_specialisation WHERE subject LIKE 'aä%'", "aäääääääääääääää");
+}
+
 Test(train, bits_do_not_depend_on_threads_and_clusters_give_time)
 {
     run(0, "", "-q --db one.db --jobs 1 --threads 1");
