@@ -100,7 +100,7 @@ Test(train, long_words_are_cut_to_whole_characters)
     while (n < 8000)
         n += (size_t)sprintf(text + n, "aäääääääääääääääääääää cat ");
     program_write("text/long", text);
-    run(0, "", "-q --db t.db --set workload.vocabulary=word --set workload.words=12 --set steps=4");
+    run(0, "", "-q --db t.db --set workload.vocabulary=word --set workload.words=32 --set steps=4");
     check("t.db", "SELECT DISTINCT subject FROM v_specialisation WHERE subject LIKE 'aä%'", "aäääääääääääääää");
 }
 
