@@ -21,6 +21,7 @@
 #include "workloads/embedding.h"
 #include "workloads/table.h"
 #include "workloads/vocabulary.h"
+#include "workloads/words.h"
 
 enum { CENTRE_WINDOWS = 48, CENTRE_TOKENS = 256, CHUNK_ROWS = 256, N_BYTES = 256, DEFAULT_WORDS = 16384 };
 enum { WARM_UP_CONTEXTS = 16 }; /* what is further back weighs less than exp(-16), a float's last bit */
@@ -467,7 +468,7 @@ static size_t text_token_text(const void *state, uint32_t token_id, char *text, 
     const struct corpus *corpus = &((const struct text *)state)->corpus;
     const uint8_t byte = (uint8_t)token_id;
     const struct corpus_word word = corpus->word ? corpus->word[token_id] : (struct corpus_word){&byte, 1};
-    const size_t n = word.length < size ? word.length : size;
+    const size_t n = word.length <= size ? word.length : words_check_utf8(word.bytes, size);
     if (n)
         memcpy(text, word.bytes, n);
     return n;

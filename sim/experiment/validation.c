@@ -108,19 +108,6 @@ void experiment_training_close(struct moesim_experiment *e)
         }
 }
 
-/* How many of n bytes are whole characters of UTF-8: the last one may have been cut. */
-static size_t whole_characters(const char *bytes, size_t n)
-{
-    size_t last = n;
-    while (last > 0 && ((unsigned char)bytes[last - 1] & 0xc0) == 0x80)
-        last--;
-    if (last == 0)
-        return n;
-    const unsigned char lead = (unsigned char)bytes[last - 1];
-    const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
-    return last - 1 + length > n ? last - 1 : n;
-}
-
 /* A token's text as people can read it: what is no printable character is written as an escape. */
 static void show_token(const char *bytes, size_t n, uint32_t id, char *text, size_t size)
 {
@@ -185,7 +172,7 @@ static enum moesim_status add_tokens(struct moesim_experiment *e, uint32_t l, st
     for (uint32_t i = 0; status == MOESIM_OK && i < n_ids; i++) {
         char bytes[TOKEN_TEXT], text[4 * TOKEN_TEXT];
         const size_t length = e->first->workload->token_text(t->held_out, id[i], bytes, sizeof bytes);
-        show_token(bytes, length < TOKEN_TEXT ? length : whole_characters(bytes, length), id[i], text, sizeof text);
+        show_token(bytes, length, id[i], text, sizeof text);
         status = add_row(e, outcome, l, MOESIM_SUBJECT_TOKEN, text, o->seen[id[i]], err);
         const uint32_t *load = o->token_load + ((size_t)l * o->shape.vocabulary + id[i]) * n;
         for (uint32_t x = 0; status == MOESIM_OK && x < n; x++)
