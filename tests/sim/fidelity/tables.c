@@ -8,10 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "routers/table.h"
 #include "sim/fidelity/fidelity.h"
-#include "sim/study/registry.h"
-#include "workloads/table.h"
+#include "tests/sim/registry.h"
 
 TestSuite(fidelity_tables, .timeout = 100);
 
@@ -35,13 +33,7 @@ static char *read_data(const char *name)
 
 static void make(void)
 {
-    static struct moesim_router_entry entry[64];
-    struct moesim_registry registry = {.routers = entry, .workloads = workloads_table};
-    for (; routers_table[registry.n_routers]; registry.n_routers++)
-        entry[registry.n_routers] = (struct moesim_router_entry){.spec = routers_table[registry.n_routers]->name,
-                                                                 .router = routers_table[registry.n_routers]};
-    while (workloads_table[registry.n_workloads])
-        registry.n_workloads++;
+    const struct moesim_registry registry = registry_of_all();
     arena = moesim_arena_create(0);
     struct moesim_error err;
     const struct moesim_fidelity_data data = {read_data(MOESIM_FIDELITY_EXPERTS),
