@@ -103,6 +103,21 @@ static inline v8f largest8(const float *const row[8], uint32_t n)
     return part[0];
 }
 
+/* norm[8] from the largest values and sums of rows, shares[8][n] (NULL = not wanted) put right in odd ones. Whether
+ * there is such a row. */
+static bool norms_of(const float *const row[8], uint32_t n, v8f max, v8f sum, float *shares, struct rows_norm norm[8])
+{
+    bool any_odd_row = false;
+    for (uint32_t l = 0; l < 8; l++) {
+        norm[l] = (struct rows_norm){.max = max[l], .sum = sum[l]};
+        if (sum[l] == sum[l])
+            continue;
+        norm[l] = softmax_odd(row[l], n, shares ? shares + l * (size_t)n : NULL);
+        any_odd_row = true;
+    }
+    return any_odd_row;
+}
+
 static void rows_norms(enum moesim_score score, const float *const row[8], uint32_t n, struct rows_norm norm[8],
                        float *size)
 {
@@ -114,11 +129,7 @@ static void rows_norms(enum moesim_score score, const float *const row[8], uint3
         return;
     }
     const v8f max = largest8(row, n), sum = plain_sums(row, n, max, NULL, NULL), sizes = max + ln8(sum);
-    for (uint32_t l = 0; l < 8; l++) {
-        norm[l] = (struct rows_norm){.max = max[l], .sum = sum[l]};
-        if (sum[l] != sum[l])
-            norm[l] = softmax_odd(row[l], n, NULL);
-    }
+    norms_of(row, n, max, sum, NULL, norm);
     if (size)
         memcpy(size, &sizes, sizeof sizes);
 }
@@ -385,22 +396,15 @@ static void find_softmax(const struct rows_select *s, const float *const row[8],
                          uint32_t *const expert[8], struct rows_norm norm[8])
 {
     v8f max;
-    bool is_odd_block = false;
     for (uint32_t l = 0; l < 8; l++) {
         const uint32_t best = expert[l][0];
         max[l] = !s->shift && best != MOESIM_NO_EXPERT ? row[l][best] : row_max(row[l], s->n);
     }
-    const v8f sum = shares ? plain_sums(row, s->n, max, shares, NULL) : plain_sums(row, s->n, max, NULL, NULL);
-    for (uint32_t l = 0; l < 8; l++) {
-        norm[l] = (struct rows_norm){.max = max[l], .sum = sum[l]};
-        if (sum[l] == sum[l])
-            continue;
-        norm[l] = softmax_odd(row[l], s->n, shares ? shares + l * (size_t)s->n : NULL);
-        is_odd_block = true;
-    }
+    const v8f sum = plain_sums(row, s->n, max, shares, NULL);
+    const bool any_odd_row = norms_of(row, s->n, max, sum, shares, norm);
     if (!s->confidence || !shares)
         return;
-    if (is_odd_block || s->n > SUM_COLUMNS)
+    if (any_odd_row || s->n > SUM_COLUMNS)
         rows_confidence(row, s->n, s->confidence);
     else
         confidence_of_shares(row, shares, s->n, max, sum, s->confidence);

@@ -10,8 +10,6 @@
 #include "sim/contract/kernels/lanes.h"
 #include "sim/contract/kernels/rows.h"
 
-#define FEW_EXPERTS ROWS_FEW_EXPERTS
-
 #ifdef __AVX2__
 /* Sums of the quarters up to each; a quarter has a byte for every expert. */
 static inline __m256i running_sums(__m256i x)
@@ -59,7 +57,7 @@ static inline void place_few(const uint32_t *expert, uint32_t n, uint32_t *count
 static inline uint32_t move_few(const uint32_t *expert, uint32_t n, const uint32_t *start, uint32_t n_experts,
                                 int32_t *slot)
 {
-    uint32_t own[FEW_EXPERTS] = {0}, i = 0;
+    uint32_t own[ROWS_FEW_EXPERTS] = {0}, i = 0;
     memcpy(own, start, n_experts * sizeof *own);
     const __m256i all = load_eight(own);
     for (; i + 8 <= n; i += 8)
@@ -102,7 +100,7 @@ static void rows_move_slots(const uint32_t *expert, uint32_t n, const uint32_t *
 {
     uint32_t i = 0;
 #ifdef __AVX2__
-    if (n_experts <= FEW_EXPERTS)
+    if (n_experts <= ROWS_FEW_EXPERTS)
         i = move_few(expert, n, start, n_experts, slot);
 #endif
     (void)n_experts;

@@ -170,7 +170,7 @@ static inline __attribute__((always_inline)) bool place_choices(const uint32_t *
                                                                 bool is_known, uint32_t *count, int32_t *slot)
 {
 #ifdef __AVX2__
-    if (n_experts == FEW_EXPERTS && n % 8 == 0 && is_known) {
+    if (n_experts == ROWS_FEW_EXPERTS && n % 8 == 0 && is_known) {
         place_few(expert, n, count, slot);
         return true;
     }

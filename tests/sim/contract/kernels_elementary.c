@@ -211,7 +211,7 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         select.sum = b->sum;
         select.squares = &b->squares;
     }
-    if (rows_is_plain(&select))
+    if (rows_tells_confidence(&select, select.sum != NULL))
         select.confidence = &b->beside;
     rows->select(&select, row, values, expert, score);
     rows->confidence(row, n, &b->confidence);
