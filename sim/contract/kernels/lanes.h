@@ -114,58 +114,75 @@ static inline float sum_lanes(v8f a)
 #define SIDE_BY_SIDE static inline __attribute__((always_inline))
 #define EACH for (int j = 0; j < n_vectors; j++)
 
-/* e^x = 2^n p by the Cephes polynomial: x = n ln 2 + r, |r| <= ln 2 / 2, ln 2 in two parts so that n times the first is
- * exact. t = magic + n, whose lowest bits hold n. */
-#define EXP_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
-SIDE_BY_SIDE void exp_polynomial(const int n_vectors, const v8f *x, v8f *p, v8f *t)
+/* table[n mod 8], lane by lane. */
+#ifdef __AVX2__
+static inline v8f look_up8(const float table[8], v8i n)
 {
-    static const float coefficient[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
-                                        5.0000001201e-1f};
-    const v8f magic = splat(EXP_MAGIC);
-    v8f r[MOST_VECTORS];
-    EACH t[j] = x[j] * splat(1.44269504088896341f) + magic;
-    EACH r[j] = t[j] - magic;
-    EACH r[j] = (x[j] - r[j] * splat(0.693359375f)) - r[j] * splat(-2.12194440e-4f);
-    EACH p[j] = splat(1.9875691500e-4f);
-    for (int i = 0; i < 5; i++)
-        EACH p[j] = p[j] * r[j] + splat(coefficient[i]);
-    EACH p[j] = (p[j] * (r[j] * r[j]) + r[j]) + splat(1.0f);
+    return (v8f)_mm256_permutevar8x32_ps((__m256)load8(table), (__m256i)n);
+}
+#else
+static inline v8f look_up8(const float table[8], v8i n)
+{
+    v8f y;
+    for (int i = 0; i < 8; i++)
+        y[i] = table[n[i] & 7];
+    return y;
+}
+#endif
+
+/* e^x = s + s r q(r), s = 2^(n / 8), for x = n ln 2 / 8 + r and |r| <= ln 2 / 16. ln 2 / 8 is in two parts, so that n
+ * times the first is exact; 1 + r q(r) is within 2.6e-8 of e^r. t = magic + n, whose lowest bits hold n: shifted into
+ * the exponent, n / 8 comes with n mod 8 behind it, which the table's entries lack. */
+#define EXP_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to a whole number */
+SIDE_BY_SIDE void exp_parts(const int n_vectors, const v8f *x, v8f *s, v8f *r)
+{
+    static const union {
+        uint32_t bits[8];
+        float number[8];
+    } root = {{0x3f800000 - (0 << 20), 0x3f8b95c2 - (1 << 20), 0x3f9837f0 - (2 << 20), 0x3fa5fed7 - (3 << 20),
+               0x3fb504f3 - (4 << 20), 0x3fc5672a - (5 << 20), 0x3fd744fd - (6 << 20), 0x3feac0c7 - (7 << 20)}};
+    v8f t[MOST_VECTORS], n[MOST_VECTORS];
+    EACH t[j] = x[j] * splat(11.541560327f) + splat(EXP_MAGIC); /* 8 / ln 2 */
+    EACH n[j] = t[j] - splat(EXP_MAGIC);
+    EACH r[j] = (x[j] - n[j] * splat(0.086669921875f)) - n[j] * splat(-2.6524305e-5f);
+    EACH s[j] = (v8f)((v8u)look_up8(root.number, (v8i)t[j]) + ((v8u)t[j] << 20));
 }
 
-SIDE_BY_SIDE void exp_parts(const int n_vectors, const v8f *x, v8f *p, v8i *n)
+SIDE_BY_SIDE void exp_whole(const int n_vectors, const v8f *s, const v8f *r, v8f *y)
 {
-    v8f t[MOST_VECTORS];
-    exp_polynomial(n_vectors, x, p, t);
-    EACH n[j] = (v8i)((v8u)t[j] - (v8u)splat(EXP_MAGIC));
+    v8f q[MOST_VECTORS];
+    EACH q[j] = (r[j] * splat(1.6666859388e-1f) + splat(5.0006455183e-1f)) * r[j] + splat(1.0f);
+    EACH y[j] = (s[j] * r[j]) * q[j] + s[j];
 }
 
 static inline v8f exp8(v8f x)
 {
-    v8i n;
-    v8f p;
-    exp_parts(1, &x, &p, &n);
-    /* 2^n in two halves: n reaches 128, one above the largest exponent */
-    const v8i half = n >> 1;
-    const v8f y = (p * (v8f)(((v8u)half + 127) << 23)) * (v8f)(((v8u)(n - half) + 127) << 23);
+    /* above 0 the exponent waits for its last 64: n / 8 reaches 128, one more than there is */
+    const v8i above = x > splat(0.0f);
+    v8f s, r, y;
+    exp_parts(1, &x, &s, &r);
+    s = (v8f)((v8u)s - ((v8u)above & (64u << 23)));
+    exp_whole(1, &s, &r, &y);
+    y *= pick(above, splat(0x1p64f), splat(1.0f));
     return pick(x < splat(-87.3f), splat(0.0f), pick(x > splat(88.7f), splat(INFINITY), y));
 }
 
 /* The same bits as exp8 for x <= 0, and NaN for NaN. */
 SIDE_BY_SIDE void exps_below_0(const int n_vectors, const v8f *x, v8f *y)
 {
-    v8i n[MOST_VECTORS];
-    v8f p[MOST_VECTORS];
-    exp_parts(n_vectors, x, p, n);
-    EACH p[j] *= (v8f)(((v8u)n[j] + 127) << 23);
-    EACH y[j] = (v8f)(~(x[j] < splat(-87.3f)) & (v8i)p[j]);
+    v8f s[MOST_VECTORS], r[MOST_VECTORS];
+    exp_parts(n_vectors, x, s, r);
+    exp_whole(n_vectors, s, r, s);
+    EACH y[j] = (v8f)(~(x[j] < splat(-87.3f)) & (v8i)s[j]);
 }
 
-/* The same bits for x <= 0, and 0 for NaN: 2^n goes straight into the exponent, p >= 1 where it would become small. */
+/* The same bits for x <= 0, and 0 for NaN. */
 SIDE_BY_SIDE void exps_or_0(const int n_vectors, const v8f *x, v8f *y)
 {
-    v8f p[MOST_VECTORS], t[MOST_VECTORS];
-    exp_polynomial(n_vectors, x, p, t);
-    EACH y[j] = (v8f)((x[j] >= splat(-87.3f)) & (v8i)((v8u)p[j] + ((v8u)t[j] << 23)));
+    v8f s[MOST_VECTORS], r[MOST_VECTORS];
+    exp_parts(n_vectors, x, s, r);
+    exp_whole(n_vectors, s, r, s);
+    EACH y[j] = (v8f)((x[j] >= splat(-87.3f)) & (v8i)s[j]);
 }
 
 static inline v8f exp8_below_0(v8f x)
