@@ -24,25 +24,23 @@ struct batching {
     uint64_t last; /* step that the arrays hold + 1; 0 = none */
 };
 
+static const struct moesim_param rows[] = {
+    BATCHING_PARAMS(struct batching, p),
+    MOESIM_PARAM_END,
+};
+
 enum moesim_status batching_check(const struct batching_params *p, struct moesim_error *err)
 {
-    const bool serving = p->batching == BATCHING_SERVING, bursty = p->arrival == ARRIVAL_BURSTY;
-    const struct {
-        const char *name;
-        bool is_set, is_used;
-    } part[] = {
-        {"arrival", p->arrival != ARRIVAL_POISSON, serving},
-        {"demand", p->demand != 0.8, serving},
-        {"prompt", p->prompt != 0.5, serving},
-        {"chunk", p->chunk != 512, serving},
-        {"burst_factor", p->burst_factor != 4, bursty},
-        {"burst_steps", p->burst_steps != 16, bursty},
-    };
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
-        if (part[i].is_set && !part[i].is_used)
-            return moesim_fail(err, MOESIM_EINVAL, "%s has no effect without %s", part[i].name,
-                               i < 4 ? "batching=serving" : "arrival=bursty");
-    return MOESIM_OK;
+    static const char *const of_serving[] = {"arrival", "demand", "prompt", "chunk", NULL};
+    static const char *const of_bursts[] = {"burst_factor", "burst_steps", NULL};
+    const struct moesim_schema schema = {rows, sizeof *rows};
+    const struct batching b = {.p = *p};
+    enum moesim_status status = MOESIM_OK;
+    if (p->batching != BATCHING_SERVING)
+        status = moesim_params_unused(schema, &b, of_serving, "without batching=serving", err);
+    if (!status && p->arrival != ARRIVAL_BURSTY)
+        status = moesim_params_unused(schema, &b, of_bursts, "without arrival=bursty", err);
+    return status;
 }
 
 /* ---- one kind each ---- */

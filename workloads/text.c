@@ -23,7 +23,7 @@
 #include "workloads/vocabulary.h"
 #include "workloads/words.h"
 
-enum { CENTRE_WINDOWS = 48, CENTRE_TOKENS = 256, CHUNK_ROWS = 256, N_BYTES = 256, DEFAULT_WORDS = 16384 };
+enum { CENTRE_WINDOWS = 48, CENTRE_TOKENS = 256, CHUNK_ROWS = 256, N_BYTES = 256 };
 enum { WARM_UP_CONTEXTS = 16 }; /* what is further back weighs less than exp(-16), a float's last bit */
 
 enum text_vocabulary { VOCABULARY_BYTE, VOCABULARY_WORD };
@@ -70,6 +70,7 @@ static const struct moesim_param params[] = {
     BATCHING_PARAMS(struct text_params, batching),
     MOESIM_PARAM_END,
 };
+static const struct moesim_schema schema = {params, sizeof *params};
 
 struct text {
     struct text_params p;
@@ -95,11 +96,15 @@ struct text {
 static enum moesim_status count_ids(const struct text_params *p, struct word_vectors *vectors, uint32_t *n_ids,
                                     struct moesim_error *err)
 {
+    static const char *const of_ranking[] = {"words", NULL};
     const bool word = p->vocabulary == VOCABULARY_WORD;
     *n_ids = word ? p->words : N_BYTES;
-    if (p->words != DEFAULT_WORDS && (!word || *p->word_list))
-        return moesim_fail(err, MOESIM_EINVAL, "words has no effect %s",
-                           word ? "beside word_list" : "without vocabulary=word");
+    enum moesim_status status = MOESIM_OK;
+    if (!word || *p->word_list)
+        status =
+            moesim_params_unused(schema, p, of_ranking, word ? "beside word_list" : "without vocabulary=word", err);
+    if (status)
+        return status;
     if (!*p->vectors && !*p->word_list)
         return MOESIM_OK;
     if ((!*p->vectors && !*p->checkpoint) || word != (*p->word_list != '\0'))
@@ -107,7 +112,7 @@ static enum moesim_status count_ids(const struct text_params *p, struct word_vec
                            "word vectors take vocabulary=word, vectors=FILE.npy and word_list=FILE; those of bytes no "
                            "word_list");
     uint32_t n_words = N_BYTES;
-    enum moesim_status status = word ? corpus_count_lines(p->word_list, &n_words, err) : MOESIM_OK;
+    status = word ? corpus_count_lines(p->word_list, &n_words, err) : MOESIM_OK;
     if (!status && *p->vectors)
         status = word_vectors_open(p->vectors, vectors, err);
     if (status)
@@ -125,17 +130,13 @@ static enum moesim_status count_ids(const struct text_params *p, struct word_vec
 /* A trained model brings the hidden states, of whole sequences. */
 static enum moesim_status check_checkpoint(const struct text_params *p, struct moesim_error *err)
 {
-    const struct {
-        const char *name;
-        bool is_set;
-    } part[] = {
-        {"vectors", *p->vectors != '\0'}, {"context", p->context != 64},  {"mixing", p->mixing != 0.6},
-        {"common", p->common != 0.3},     {"gate_std", p->gate_std != 2},
-    };
-    for (size_t i = 0; *p->checkpoint && i < sizeof part / sizeof *part; i++)
-        if (part[i].is_set)
-            return moesim_fail(err, MOESIM_EINVAL, "%s has no effect beside checkpoint", part[i].name);
-    if (*p->checkpoint && p->batching.batching != BATCHING_CONTIGUOUS)
+    static const char *const of_embedding[] = {"vectors", "context", "mixing", "common", "gate_std", NULL};
+    if (!*p->checkpoint)
+        return MOESIM_OK;
+    const enum moesim_status status = moesim_params_unused(schema, p, of_embedding, "beside checkpoint", err);
+    if (status)
+        return status;
+    if (p->batching.batching != BATCHING_CONTIGUOUS)
         return moesim_fail(err, MOESIM_EINVAL,
                            "checkpoint is of a model that reads whole sequences one after the other; it goes with "
                            "batching=contiguous only");

@@ -115,6 +115,12 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_param_set(const struct mo
  * was needed, as snprintf does. */
 MOESIM_API size_t moesim_param_format(const struct moesim_param *row, const void *params, char *text, size_t size);
 
+/* MOESIM_EINVAL "KEY has no effect WHERE" for the first of `keys`, which NULL ends, that was set: whose field is not
+ * its row's default (of "top_k" nobody can tell). */
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_params_unused(struct moesim_schema schema, const void *params,
+                                                                     const char *const *keys, const char *where,
+                                                                     struct moesim_error *err);
+
 /* The key of the schema that is nearest to `word` (at most two edits), or NULL: for "did you mean". (A wrong choice
  * needs no such help: its sentence lists them all.) */
 MOESIM_API const char *moesim_schema_nearest(struct moesim_schema schema, const char *word);

@@ -228,3 +228,30 @@ size_t moesim_param_format(const struct moesim_param *row, const void *params, c
     }
     return length < 0 ? 0 : (size_t)length;
 }
+
+/* ---- what has no effect ---- */
+
+/* The default goes through the user's parser, into a value of its own. */
+static bool is_default(const struct moesim_param *row, const void *params)
+{
+    if (row->type == MOESIM_TYPE_TEXT || row->type == MOESIM_TYPE_FILE)
+        return !strcmp(*(const char *const *)(const void *)((const char *)params + row->offset), row->def);
+    char is[40], def[40];
+    uint64_t value = 0;
+    struct moesim_param alone = *row;
+    alone.offset = 0;
+    if (moesim_param_set(&alone, row->def, &value, NULL, NULL) != MOESIM_OK)
+        return true;
+    moesim_param_format(row, params, is, sizeof is);
+    moesim_param_format(&alone, &value, def, sizeof def);
+    return !strcmp(is, def);
+}
+
+enum moesim_status moesim_params_unused(struct moesim_schema schema, const void *params, const char *const *keys,
+                                        const char *where, struct moesim_error *err)
+{
+    for (; *keys; keys++)
+        if (!is_default(moesim_schema_find(schema, *keys), params))
+            return moesim_fail(err, MOESIM_EINVAL, "%s has no effect %s", *keys, where);
+    return MOESIM_OK;
+}

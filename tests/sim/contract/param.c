@@ -209,3 +209,29 @@ Test(param, did_you_mean)
     longer[sizeof longer - 1] = '\0';
     cr_assert_null(moesim_schema_nearest(schema, longer));
 }
+
+/* Of every type: the default as it was or typed again is not set, anything else is, and the first of them is named. */
+Test(param, what_is_set_without_effect, .init = set_up, .fini = tear_down)
+{
+    static const struct {
+        const char *key, *again, *other;
+    } cases[] = {{"rule", "mesh", "gshard"},   {"bytes", "1000", "1001"}, {"capacity_factor", "1.250", "1.26"},
+                 {"shuffle", "true", "false"}, {"file", "", "x"},         {"rate", "5e-1", "0.50000000000000011"},
+                 {"top_k", "6", NULL}};
+    static const char *const all[] = {"rule", "bytes", "capacity_factor", "shuffle", "file", "rate", "top_k", NULL};
+    cr_assert_eq(moesim_params_unused(schema, &p, all + 7, "here", &err), MOESIM_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_assert_eq(moesim_params_unused(schema, &p, all, "here", &err), MOESIM_OK);
+        cr_assert_eq(set(cases[i].key, cases[i].again), MOESIM_OK);
+        cr_assert_eq(moesim_params_unused(schema, &p, all, "here", &err), MOESIM_OK, "%s", cases[i].key);
+        if (!cases[i].other)
+            continue;
+        char says[80];
+        snprintf(says, sizeof says, "%s has no effect here", cases[i].key);
+        cr_assert_eq(set(cases[i].key, cases[i].other), MOESIM_OK);
+        cr_assert_eq(moesim_params_unused(schema, &p, all, "here", &err), MOESIM_EINVAL);
+        cr_assert_str_eq(err.text, says);
+        cr_assert_eq(moesim_params_unused(schema, &p, all + i + 1, "here", &err), MOESIM_OK, "others are not asked");
+        cr_assert_eq(set(cases[i].key, cases[i].again), MOESIM_OK);
+    }
+}
