@@ -1,5 +1,5 @@
 /*
- * Reading a corpus into memory, and its words.
+ * Reading a corpus into memory, and its words or pieces.
  */
 #include "workloads/corpus.h"
 
@@ -10,6 +10,7 @@
 #include <moesim/hash.h>
 
 #include "workloads/corpus_list.h"
+#include "workloads/pieces.h"
 #include "workloads/unpack.h"
 #include "workloads/vocabulary.h"
 #include "workloads/words.h"
@@ -98,8 +99,8 @@ static enum moesim_status read_domain(const struct corpus_list *list, uint32_t f
     return MOESIM_OK;
 }
 
-static enum moesim_status read_list(const struct corpus_list *list, bool words, struct moesim_arena *arena,
-                                    struct corpus *corpus, struct moesim_error *err)
+static enum moesim_status read_all(const struct corpus_list *list, bool words, struct moesim_arena *arena,
+                                   struct corpus *corpus, struct moesim_error *err)
 {
     corpus->n_domains = list->n_domains;
     corpus->domains = moesim_alloc(arena, list->n_domains, sizeof *corpus->domains);
@@ -131,82 +132,113 @@ enum moesim_status corpus_read(const struct corpus_choice *choice, struct moesim
     enum moesim_status status = corpus_list_make(choice->files, choice->by, &list, err);
     if (status)
         return status;
-    status = read_list(&list, choice->words, arena, corpus, err);
+    status = read_all(&list, choice->tokens != CORPUS_BYTES, arena, corpus, err);
     corpus_list_free(&list);
     return status;
 }
 
-/* ---- words ---- */
+/* ---- words and pieces ---- */
 
-/* `list` holds the bytes that the vocabulary's words point to. */
-static enum moesim_status read_word_list(const char *path, struct buffer *list, struct vocabulary *vocabulary,
+/* What gives ids. */
+struct encoder {
+    struct buffer list; /* the bytes that a list's words point to */
+    struct vocabulary vocabulary;
+    struct pieces pieces; /* where tokens are pieces */
+};
+
+static void encoder_free(struct encoder *e)
+{
+    vocabulary_free(&e->vocabulary);
+    free(e->list.bytes);
+}
+
+static enum moesim_status read_word_list(const struct corpus_choice *choice, struct encoder *e,
                                          struct moesim_error *err)
 {
-    enum moesim_status status = read_file(path, MAX_LIST_BYTES + 1, list, err);
-    if (!status && list->n > MAX_LIST_BYTES)
-        status = moesim_fail(err, MOESIM_EIO, "%s: passes 256 MiB; a list of one word a line is needed", path);
-    return status ? status : vocabulary_of_lines(vocabulary, path, list->bytes, list->n, err);
-}
-
-enum moesim_status corpus_count_lines(const char *word_list, uint32_t *n_lines, struct moesim_error *err)
-{
-    struct buffer list = {0};
-    struct vocabulary vocabulary = {0};
-    const enum moesim_status status = read_word_list(word_list, &list, &vocabulary, err);
-    *n_lines = (uint32_t)vocabulary.n_words;
-    vocabulary_free(&vocabulary);
-    free(list.bytes);
+    const char *path = choice->word_list;
+    enum moesim_status status = read_file(path, MAX_LIST_BYTES + 1, &e->list, err);
+    if (!status && e->list.n > MAX_LIST_BYTES)
+        status = moesim_fail(err, MOESIM_EIO, "%s: passes 256 MiB; one word or word piece a line is needed", path);
+    if (!status)
+        status = vocabulary_of_lines(&e->vocabulary, path, e->list.bytes, e->list.n, err);
+    if (!status && choice->tokens == CORPUS_PIECES)
+        status = pieces_of_vocabulary(&e->vocabulary, path, &e->pieces, err);
     return status;
 }
 
-static enum moesim_status encode_domain(struct corpus_domain *domain, const struct vocabulary *vocabulary,
+static enum moesim_status rank_words(const struct corpus *corpus, uint32_t n_ids, struct encoder *e,
+                                     struct moesim_error *err)
+{
+    enum moesim_status status = MOESIM_OK;
+    for (uint32_t d = 0; !status && d < corpus->n_domains; d++)
+        status = vocabulary_count(&e->vocabulary, corpus->domains[d].bytes, corpus->domains[d].n_bytes, err);
+    return status ? status : vocabulary_rank(&e->vocabulary, n_ids, err);
+}
+
+enum moesim_status corpus_count_lines(const struct corpus_choice *choice, uint32_t *n_lines, struct moesim_error *err)
+{
+    struct encoder e = {0};
+    const enum moesim_status status = read_word_list(choice, &e, err);
+    *n_lines = (uint32_t)e.vocabulary.n_words;
+    encoder_free(&e);
+    return status;
+}
+
+static enum moesim_status encode_domain(struct corpus_domain *domain, const struct encoder *e,
                                         struct moesim_arena *arena, struct moesim_error *err)
 {
-    uint32_t *words = NULL;
+    uint32_t *ids = NULL;
     const enum moesim_status status =
-        vocabulary_encode(vocabulary, domain->bytes, domain->n_bytes, arena, &words, &domain->n_words, err);
-    domain->words = words;
+        e->pieces.vocabulary
+            ? pieces_encode(&e->pieces, domain->bytes, domain->n_bytes, arena, &ids, &domain->n_ids, err)
+            : vocabulary_encode(&e->vocabulary, domain->bytes, domain->n_bytes, arena, &ids, &domain->n_ids, err);
+    domain->ids = ids;
     return status;
+}
+
+static void count_unknown(struct corpus *corpus, uint32_t unknown)
+{
+    corpus->n_tokens = corpus->n_unknown = 0;
+    for (uint32_t d = 0; d < corpus->n_domains; d++) {
+        const struct corpus_domain *domain = &corpus->domains[d];
+        corpus->n_tokens += domain->n_ids;
+        for (size_t i = 0; i < domain->n_ids; i++)
+            corpus->n_unknown += domain->ids[i] == unknown;
+    }
 }
 
 /* Notes what every id stands for; the bytes are copied, those of a list are gone soon. */
-static enum moesim_status keep_words(struct corpus *corpus, const struct vocabulary *vocabulary, uint32_t n_ids,
+static enum moesim_status keep_words(struct corpus *corpus, const struct encoder *e, uint32_t n_ids,
                                      struct moesim_arena *arena, struct moesim_error *err)
 {
+    const uint32_t first = e->pieces.vocabulary != NULL; /* pieces have ids from 0 on */
     corpus->word = moesim_alloc(arena, n_ids, sizeof *corpus->word);
-    for (size_t i = 0; corpus->word && i < vocabulary->room; i++) {
-        const struct vocabulary_word *word = &vocabulary->table[i];
-        if (!word->bytes || !word->id || word->id >= n_ids)
+    for (size_t i = 0; corpus->word && i < e->vocabulary.room; i++) {
+        const struct vocabulary_word *word = &e->vocabulary.table[i];
+        if (!word->bytes || !word->id || word->id - first >= n_ids)
             continue;
         uint8_t *bytes = moesim_alloc(arena, word->length, 1);
         if (!bytes)
             return moesim_fail(err, MOESIM_ENOMEM, "no memory for %u words", n_ids);
         memcpy(bytes, word->bytes, word->length);
-        corpus->word[word->id] = (struct corpus_word){bytes, word->length};
+        corpus->word[word->id - first] = (struct corpus_word){bytes, word->length};
     }
     return corpus->word ? MOESIM_OK : moesim_fail(err, MOESIM_ENOMEM, "no memory for %u words", n_ids);
 }
 
-enum moesim_status corpus_encode(struct corpus *corpus, const char *word_list, uint32_t n_ids,
+enum moesim_status corpus_encode(struct corpus *corpus, const struct corpus_choice *choice, uint32_t n_ids,
                                  struct moesim_arena *arena, struct moesim_error *err)
 {
-    struct buffer list = {0};
-    struct vocabulary vocabulary = {0};
-    enum moesim_status status = MOESIM_OK;
-    if (word_list) {
-        status = read_word_list(word_list, &list, &vocabulary, err);
-    } else {
-        for (uint32_t d = 0; !status && d < corpus->n_domains; d++)
-            status = vocabulary_count(&vocabulary, corpus->domains[d].bytes, corpus->domains[d].n_bytes, err);
-        if (!status)
-            status = vocabulary_rank(&vocabulary, n_ids, err);
-    }
+    struct encoder e = {0};
+    enum moesim_status status =
+        *choice->word_list ? read_word_list(choice, &e, err) : rank_words(corpus, n_ids, &e, err);
     for (uint32_t d = 0; !status && d < corpus->n_domains; d++)
-        status = encode_domain(&corpus->domains[d], &vocabulary, arena, err);
+        status = encode_domain(&corpus->domains[d], &e, arena, err);
     if (!status)
-        status = keep_words(corpus, &vocabulary, n_ids, arena, err);
-    vocabulary_free(&vocabulary);
-    free(list.bytes);
+        status = keep_words(corpus, &e, n_ids, arena, err);
+    if (!status)
+        count_unknown(corpus, e.pieces.unknown); /* 0 of words */
+    encoder_free(&e);
     return status;
 }
 
@@ -220,6 +252,9 @@ void corpus_describe(const struct corpus *corpus, char *text, size_t size)
     }
     if (n < size)
         n += (size_t)snprintf(text + n, size - n, "; hash %016llx", (unsigned long long)corpus->hash);
+    if (n < size && corpus->word)
+        n += (size_t)snprintf(text + n, size - n, "; %zu tokens, %.3g %% unknown", corpus->n_tokens,
+                              100 * (double)corpus->n_unknown / (double)corpus->n_tokens);
     if (n < size && corpus->missing[0])
         snprintf(text + n, size - n, "; %s", corpus->missing);
 }

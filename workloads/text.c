@@ -1,5 +1,6 @@
 /*
- * text: bytes or words of real text as tokens, with hidden states that a seeded gate routes unevenly and by domain.
+ * text: bytes, words or word pieces of real text as tokens, with hidden states that a seeded gate routes unevenly and
+ * by domain.
  *
  * Sequences of `sequence` tokens are taken in turn from the domains, each from a random place in its text; batching.c
  * says which of their tokens make up a step. Hidden states come from embedding.c; the memory's part in them grows with
@@ -26,12 +27,10 @@
 enum { CENTRE_WINDOWS = 48, CENTRE_TOKENS = 256, CHUNK_ROWS = 256, N_BYTES = 256 };
 enum { WARM_UP_CONTEXTS = 16 }; /* what is further back weighs less than exp(-16), a float's last bit */
 
-enum text_vocabulary { VOCABULARY_BYTE, VOCABULARY_WORD };
-
 struct text_params {
     const char *files;
     uint32_t domains;    /* enum corpus_domains */
-    uint32_t vocabulary; /* enum text_vocabulary */
+    uint32_t vocabulary; /* enum corpus_tokens */
     uint32_t words;
     const char *vectors, *word_list, *only, *checkpoint;
     uint32_t sequence, context;
@@ -47,14 +46,16 @@ static const struct moesim_param params[] = {
                   "what a domain is: each path of `files`, every single file, or every directory in the paths"),
     MOESIM_PARAM(struct text_params, only, "", 0, 0,
                  "the one domain to take sequences from, by its path or the end of it; the embedding still knows all"),
-    MOESIM_CHOICE(struct text_params, vocabulary, "byte", "byte|word",
-                  "what a token is: a byte, or a word or sign of UTF-8 text in any script"),
+    MOESIM_CHOICE(struct text_params, vocabulary, "byte", CORPUS_TOKEN_CHOICES,
+                  "what a token is: a byte, a word or sign of UTF-8 text in any script, or a piece of one, as BERT's"),
     MOESIM_PARAM(struct text_params, words, "16384", 2, VOCABULARY_MAX_WORDS,
                  "word: ids; the most frequent words have one of their own, all others share id 0"),
-    MOESIM_PARAM(struct text_params, vectors, "", 0, 0,
-                 "word vectors as embeddings, a .npy [words, dimensions] of real numbers; d_model is their width"),
+    MOESIM_PARAM(
+        struct text_params, vectors, "", 0, 0,
+        "vectors of the tokens as embeddings, a .npy [tokens, dimensions] of real numbers; d_model is their width"),
     MOESIM_PARAM(struct text_params, word_list, "", 0, 0,
-                 "the words of `vectors`, a file of one a line; bytes need none, for them it is 256 rows"),
+                 "the words that have ids, those of `vectors`, or the pieces (a WordPiece vocabulary with [UNK], as "
+                 "BERT's vocab.txt): a file of one a line"),
     MOESIM_PARAM(struct text_params, checkpoint, "", 0, 0,
                  "a model that mode train kept, which the tokens go through: hidden states and gates of the layers are "
                  "the model's"),
@@ -92,37 +93,51 @@ struct text {
 
 /* ---- what the parameters fix ---- */
 
+static struct corpus_choice choice_of(const struct text_params *p)
+{
+    return (struct corpus_choice){p->files, p->domains, p->vocabulary, p->word_list};
+}
+
+static enum moesim_status check_vocabulary(const struct text_params *p, struct moesim_error *err)
+{
+    static const char *const of_ranking[] = {"words", NULL}, *const of_list[] = {"word_list", NULL};
+    const bool word = p->vocabulary == CORPUS_WORDS, has_list = *p->word_list != '\0';
+    if (!word || has_list) {
+        const char *where = word ? "beside word_list" : "without vocabulary=word";
+        const enum moesim_status status = moesim_params_unused(schema, p, of_ranking, where, err);
+        if (status)
+            return status;
+    }
+    if (p->vocabulary == CORPUS_BYTES)
+        return moesim_params_unused(schema, p, of_list, "without vocabulary=word or vocabulary=piece", err);
+    if (!word && !has_list)
+        return moesim_fail(err, MOESIM_EINVAL,
+                           "vocabulary=piece takes its pieces from word_list=FILE, one a line, as in BERT's vocab.txt");
+    if (word && *p->vectors && !has_list)
+        return moesim_fail(err, MOESIM_EINVAL, "vectors of words take word_list=FILE, which says whose they are");
+    return MOESIM_OK;
+}
+
 /* Ids of the vocabulary; opens `vectors` where there are some, and sees to it that they fit it. */
 static enum moesim_status count_ids(const struct text_params *p, struct word_vectors *vectors, uint32_t *n_ids,
                                     struct moesim_error *err)
 {
-    static const char *const of_ranking[] = {"words", NULL};
-    const bool word = p->vocabulary == VOCABULARY_WORD;
-    *n_ids = word ? p->words : N_BYTES;
-    enum moesim_status status = MOESIM_OK;
-    if (!word || *p->word_list)
-        status =
-            moesim_params_unused(schema, p, of_ranking, word ? "beside word_list" : "without vocabulary=word", err);
-    if (status)
-        return status;
-    if (!*p->vectors && !*p->word_list)
-        return MOESIM_OK;
-    if ((!*p->vectors && !*p->checkpoint) || word != (*p->word_list != '\0'))
-        return moesim_fail(err, MOESIM_EINVAL,
-                           "word vectors take vocabulary=word, vectors=FILE.npy and word_list=FILE; those of bytes no "
-                           "word_list");
-    uint32_t n_words = N_BYTES;
-    status = word ? corpus_count_lines(p->word_list, &n_words, err) : MOESIM_OK;
+    const struct corpus_choice choice = choice_of(p);
+    const bool word = p->vocabulary == CORPUS_WORDS, has_list = *p->word_list != '\0';
+    uint32_t n_rows = N_BYTES;
+    enum moesim_status status = check_vocabulary(p, err);
+    if (!status && has_list)
+        status = corpus_count_lines(&choice, &n_rows, err);
     if (!status && *p->vectors)
         status = word_vectors_open(p->vectors, vectors, err);
     if (status)
         return status;
-    *n_ids = n_words + word;
-    if (!*p->vectors || vectors->npy.shape[0] == n_words)
+    *n_ids = word && !has_list ? p->words : n_rows + word; /* words that are not in the list share id 0 */
+    if (!*p->vectors || vectors->npy.shape[0] == n_rows)
         return MOESIM_OK;
     status = moesim_fail(err, MOESIM_EIO, "%s: has %llu rows, %s has %u%s", p->vectors,
-                         (unsigned long long)vectors->npy.shape[0], word ? p->word_list : "the vocabulary of bytes",
-                         n_words, word ? " words" : "");
+                         (unsigned long long)vectors->npy.shape[0], has_list ? p->word_list : "the vocabulary of bytes",
+                         n_rows, has_list ? " lines" : "");
     word_vectors_close(vectors);
     return status;
 }
@@ -154,7 +169,7 @@ static bool ends_in(const char *path, const char *end)
 static enum moesim_status read_texts(const struct text_params *p, struct moesim_arena *arena, struct corpus *corpus,
                                      uint32_t *first, uint32_t *n, struct moesim_error *err)
 {
-    const struct corpus_choice choice = {p->files, p->domains, p->vocabulary == VOCABULARY_WORD};
+    const struct corpus_choice choice = choice_of(p);
     const enum moesim_status status = corpus_read(&choice, arena, corpus, err);
     if (status)
         return status;
@@ -204,34 +219,34 @@ static enum moesim_status text_shape(const void *params_, struct moesim_workload
 }
 
 /* Tokens [first, first + n) of a domain that an instance for this part draws from. */
-struct piece {
+struct span {
     size_t first, n;
 };
 
-static struct piece piece_of(const struct text_params *p, const struct corpus_domain *domain, uint32_t part)
+static struct span span_of(const struct text_params *p, const struct corpus_domain *domain, uint32_t part)
 {
     const size_t n = corpus_n_tokens(domain), held_out = (size_t)(p->held_out * (double)n);
     switch (part) {
     case MOESIM_PART_TRAINING:
-        return (struct piece){0, n - held_out};
+        return (struct span){0, n - held_out};
     case MOESIM_PART_VALIDATION:
-        return (struct piece){n - held_out, held_out};
+        return (struct span){n - held_out, held_out};
     default:
-        return (struct piece){0, n};
+        return (struct span){0, n};
     }
 }
 
-/* Training and validation need a whole sequence in each piece of a domain; elsewhere a short text is repeated. */
-static enum moesim_status check_pieces(const struct text *x, uint32_t part, struct moesim_error *err)
+/* Training and validation need a whole sequence in each span of a domain; elsewhere a short text is repeated. */
+static enum moesim_status check_spans(const struct text *x, uint32_t part, struct moesim_error *err)
 {
     for (uint32_t d = x->first_domain; part != MOESIM_PART_ALL && d < x->first_domain + x->n_domains; d++) {
         const struct corpus_domain *domain = &x->corpus.domains[d];
-        const struct piece piece = piece_of(&x->p, domain, part);
-        if (piece.n < x->p.sequence)
+        const struct span span = span_of(&x->p, domain, part);
+        if (span.n < x->p.sequence)
             return moesim_fail(err, MOESIM_EINVAL,
                                "text %s has %zu tokens, %zu of them for %s, fewer than the %u of one sequence; name a "
                                "longer text, or change held_out or sequence",
-                               domain->name, corpus_n_tokens(domain), piece.n,
+                               domain->name, corpus_n_tokens(domain), span.n,
                                part == MOESIM_PART_TRAINING ? "training" : "validation", x->p.sequence);
     }
     return MOESIM_OK;
@@ -280,15 +295,16 @@ static enum moesim_status set_up(struct text *x, const struct moesim_workload_en
                                  struct moesim_error *err)
 {
     const struct batching_source source = {.length = x->p.sequence};
-    const bool has_vectors = x->vectors.scale > 0, word = x->p.vocabulary == VOCABULARY_WORD;
+    const struct corpus_choice choice = choice_of(&x->p);
+    const bool has_vectors = x->vectors.scale > 0;
     if (has_vectors && env->d_model && x->vectors.npy.shape[1] != env->d_model)
         return moesim_fail(err, MOESIM_EINVAL, "%s: has %llu dimensions, the study's d_model is %u", x->p.vectors,
                            (unsigned long long)x->vectors.npy.shape[1], env->d_model);
     enum moesim_status status = read_texts(&x->p, env->arena, &x->corpus, &x->first_domain, &x->n_domains, err);
-    if (!status && word)
-        status = corpus_encode(&x->corpus, *x->p.word_list ? x->p.word_list : NULL, n_ids, env->arena, err);
+    if (!status && choice.tokens != CORPUS_BYTES)
+        status = corpus_encode(&x->corpus, &choice, n_ids, env->arena, err);
     if (!status)
-        status = check_pieces(x, env->part, err);
+        status = check_spans(x, env->part, err);
     if (!status)
         status = batching_create(&x->p.batching, &source, env->seed, env->n_tokens, env->arena, &x->batching, err);
     if (!status)
@@ -296,7 +312,7 @@ static enum moesim_status set_up(struct text *x, const struct moesim_workload_en
     if (!status && env->d_model)
         status = embedding_init(&x->embedding, env->seed, env->d_model, n_ids, x->p.context, env->arena, err);
     x->embedding.vectors = has_vectors ? &x->vectors : NULL;
-    x->embedding.first_vector = word;
+    x->embedding.first_vector = choice.tokens == CORPUS_WORDS;
     return status;
 }
 
@@ -327,11 +343,11 @@ static const struct corpus_domain *find_sequence(const struct text *x, uint64_t 
 {
     *d = x->first_domain + (uint32_t)(sequence % x->n_domains);
     const struct corpus_domain *domain = &x->corpus.domains[*d];
-    const struct piece piece = piece_of(&x->p, domain, x->part);
-    const uint32_t n = (uint32_t)piece.n; /* at most CORPUS_MAX_BYTES */
+    const struct span span = span_of(&x->p, domain, x->part);
+    const uint32_t n = (uint32_t)span.n; /* at most CORPUS_MAX_BYTES */
     const uint32_t length = x->p.sequence, per_step = x->n_tokens / length + (x->n_tokens % length != 0);
     const struct moesim_random random = {x->seed, MOESIM_STREAM_WORKLOAD + 2, 0, (uint32_t)(sequence / per_step)};
-    *at = piece.first + moesim_random_below(&random, sequence % per_step, n > length ? n - length + 1 : n);
+    *at = span.first + moesim_random_below(&random, sequence % per_step, n > length ? n - length + 1 : n);
     return domain;
 }
 
@@ -502,7 +518,7 @@ const struct moesim_workload moesim_workload_text = {
     MOESIM_WORKLOAD_HEAD,
     .provides = MOESIM_NEEDS_HIDDEN | MOESIM_NEEDS_TOKEN_IDS | MOESIM_NEEDS_SEQUENCES,
     .name = "text",
-    .summary = "bytes or words of real text, embedded in their context",
+    .summary = "bytes, words or word pieces of real text, embedded in their context",
     .reference = "hash embeddings: Svenstrup et al., NIPS 2017",
     .params = params,
     .params_size = sizeof(struct text_params),

@@ -12,13 +12,30 @@
 
 enum { FIRST_ROOM = 1 << 16 };
 
-/* The word's place, or the free one where it belongs. */
-static struct vocabulary_word *find(const struct vocabulary *v, const uint8_t *bytes, size_t length)
+/* The place of the word with this hash, or the free one where it belongs. */
+static struct vocabulary_word *place_of(const struct vocabulary *v, uint64_t hash, const uint8_t *bytes, size_t length)
 {
-    size_t at = moesim_hash(MOESIM_HASH_START, bytes, length) & (v->room - 1);
+    size_t at = hash & (v->room - 1);
     while (v->table[at].bytes && (v->table[at].length != length || memcmp(v->table[at].bytes, bytes, length) != 0))
         at = (at + 1) & (v->room - 1);
     return &v->table[at];
+}
+
+static struct vocabulary_word *find(const struct vocabulary *v, const uint8_t *bytes, size_t length)
+{
+    return place_of(v, moesim_hash(MOESIM_HASH_START, bytes, length), bytes, length);
+}
+
+const struct vocabulary_word *vocabulary_at(const struct vocabulary *v, uint64_t hash, const uint8_t *bytes,
+                                            size_t length)
+{
+    const struct vocabulary_word *word = v->room ? place_of(v, hash, bytes, length) : NULL;
+    return word && word->bytes ? word : NULL;
+}
+
+const struct vocabulary_word *vocabulary_find(const struct vocabulary *v, const uint8_t *bytes, size_t length)
+{
+    return vocabulary_at(v, moesim_hash(MOESIM_HASH_START, bytes, length), bytes, length);
 }
 
 static enum moesim_status grow(struct vocabulary *v, struct moesim_error *err)
@@ -102,12 +119,14 @@ enum moesim_status vocabulary_of_lines(struct vocabulary *v, const char *path, c
             return moesim_fail(err, MOESIM_EIO, "%s: line %u is past the %u words that can be told apart", path, line,
                                VOCABULARY_MAX_WORDS - 1);
         if (!bare)
-            return moesim_fail(err, MOESIM_EIO, "%s: line %u is empty; one word a line is needed", path, line);
+            return moesim_fail(err, MOESIM_EIO, "%s: line %u is empty; one word or word piece a line is needed", path,
+                               line);
         const enum moesim_status status = add(v, text + at, bare, &word, err);
         if (status)
             return status;
         if (word->id)
-            return moesim_fail(err, MOESIM_EIO, "%s: line %u repeats the word of line %u", path, line, word->id);
+            return moesim_fail(err, MOESIM_EIO, "%s: line %u repeats line %u; one word or word piece a line is needed",
+                               path, line, word->id);
         word->id = line;
     }
     return MOESIM_OK;
@@ -124,8 +143,10 @@ enum moesim_status vocabulary_encode(const struct vocabulary *v, const uint8_t *
     *n_ids = n_words;
     if (!*ids)
         return moesim_fail(err, MOESIM_ENOMEM, "no memory for a text of %zu words", n_words);
-    for (size_t at = 0, length; (length = words_next(text, n, &at)); i++)
-        (*ids)[i] = v->room ? find(v, text + at - length, length)->id : 0;
+    for (size_t at = 0, length; (length = words_next(text, n, &at)); i++) {
+        const struct vocabulary_word *word = vocabulary_find(v, text + at - length, length);
+        (*ids)[i] = word ? word->id : 0;
+    }
     return MOESIM_OK;
 }
 

@@ -38,6 +38,11 @@ MOESIM_MUST_CHECK enum moesim_status vocabulary_rank(struct vocabulary *vocabula
 MOESIM_MUST_CHECK enum moesim_status vocabulary_of_lines(struct vocabulary *vocabulary, const char *path,
                                                          const uint8_t *text, size_t n, struct moesim_error *err);
 
+/* The word, or NULL where it is not there; vocabulary_at takes its hash by moesim_hash. */
+const struct vocabulary_word *vocabulary_find(const struct vocabulary *vocabulary, const uint8_t *bytes, size_t length);
+const struct vocabulary_word *vocabulary_at(const struct vocabulary *vocabulary, uint64_t hash, const uint8_t *bytes,
+                                            size_t length);
+
 /* The text's words as ids, `*n_ids` of them, in the arena. */
 MOESIM_MUST_CHECK enum moesim_status vocabulary_encode(const struct vocabulary *vocabulary, const uint8_t *text,
                                                        size_t n, struct moesim_arena *arena, uint32_t **ids,

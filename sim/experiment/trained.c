@@ -45,8 +45,8 @@ static enum moesim_status check_vocabulary(const struct moesim_experiment *e, st
     if (!t->vocabulary_hash || t->vocabulary_hash == experiment_vocabulary_hash(e))
         return MOESIM_OK;
     return moesim_fail(err, MOESIM_EINVAL,
-                       "the model of %s was trained on other words: the ids of words follow from the texts; name those "
-                       "of the training, and take one domain by `only`, or the same word_list",
+                       "the model of %s was trained on other words: take the same word_list; where there is none, ids "
+                       "follow from the texts: name those of the training, and take one domain by `only`",
                        t->path);
 }
 

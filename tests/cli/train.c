@@ -336,6 +336,38 @@ Test(train, a_gate_of_words_knows_its_words)
              "--db g.db");
 }
 
+/* Word pieces: tokens have the names of their lines; a gate takes the list of its training and no other. */
+Test(train, pieces_of_a_file)
+{
+    program_write("list", "[UNK]\nthe\nold\ngr\n##ey\nc\n##at\nint\nx\n=\n(\ny\n+\n1\n)\n");
+    program_write("other", "[UNK]\nthe\nold\ngr\n##ey\nc\n##at\nint\ny\n=\n(\nx\n+\n1\n)\n");
+    static const char pieces[] = "-q --db %s --set workload.vocabulary=piece --set workload.word_list=%s %s";
+    char words[256];
+    snprintf(words, sizeof words, pieces, "k.db", "list", "--jobs 1 --threads 1 --set train.checkpoint=models");
+    run(0, "", words);
+    check("k.db",
+          "SELECT count(*) || ' ' || min(tokens > 0) FROM v_specialisation WHERE subject IN ('##ey', '##at', '[UNK]')",
+          "24 1");
+    check("k.db", "SELECT bits_per_byte < 1 FROM v_runs", "1");
+    snprintf(words, sizeof words, pieces, "two.db", "list", "--jobs 1 --threads 2 --set train.checkpoint=models");
+    run(0, "", words);
+    char *one = program_query("k.db", "SELECT row_hash FROM run");
+    check("two.db", "SELECT row_hash FROM run", one);
+    free(one);
+
+    cr_assert_eq(system("mv models/softmax-topk-seed1-*.safetensors m"), 0);
+    program_write("gate.yaml", gate);
+    snprintf(words, sizeof words, pieces, "g.db", "list", "--router softmax-topk --seed 1 --record a");
+    run_file("gate.yaml", 0, "", words);
+    program_write("replay.yaml", "steps: 5\nworkload: {name: trace, file: a, tokens: 256}\nrouter: replay\nseeds: 1\n");
+    run_file("replay.yaml", 0, "", "-q --db r.db --record b");
+    cr_assert_eq(system("cmp a b"), 0);
+    snprintf(words, sizeof words, pieces, "g.db", "other", "--router softmax-topk");
+    run_file("gate.yaml", 1, "the model of m was trained on other words: take the same word_list", words);
+    snprintf(words, sizeof words, pieces, "g.db", "''", "");
+    run(2, "vocabulary=piece takes its pieces from word_list=FILE", words);
+}
+
 Test(train, a_damaged_gate_is_no_mistake_of_the_study)
 {
     keep_model();

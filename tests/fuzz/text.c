@@ -1,8 +1,9 @@
 /*
- * libFuzzer target for the readers of text: unpacking, UTF-8 and words, lists of words, word vectors. Every input is a
- * file for each of them.
+ * libFuzzer target for the readers of text: unpacking, UTF-8 and words, lists of words and of word pieces, word
+ * vectors. Every input is a file for each of them; a list of pieces cuts itself.
  */
 #include <assert.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 
 #include "workloads/corpus.h"
 #include "workloads/embedding.h"
+#include "workloads/pieces.h"
 #include "workloads/unpack.h"
 #include "workloads/words.h"
 
@@ -36,7 +38,31 @@ static void check_words(const struct corpus_domain *domain)
         assert(words_check_utf8(domain->bytes + at - length, length) == length);
         end = at;
     }
-    assert(n == domain->n_words);
+    assert(n == domain->n_ids);
+}
+
+/* A word's pieces, without their marks, are the word, or it is the one piece of all unknown words. */
+static void check_pieces(const struct corpus *corpus, uint32_t n_ids)
+{
+    const struct corpus_domain *domain = &corpus->domains[0];
+    const size_t mark = sizeof PIECES_MARK - 1;
+    size_t i = 0;
+    for (size_t at = 0, length; (length = words_next(domain->bytes, domain->n_bytes, &at)); i++) {
+        const uint8_t *word = domain->bytes + at - length;
+        assert(i < domain->n_ids && domain->ids[i] < n_ids);
+        const struct corpus_word *piece = &corpus->word[domain->ids[i]];
+        if (piece->length == sizeof PIECES_UNKNOWN - 1 && !memcmp(piece->bytes, PIECES_UNKNOWN, piece->length))
+            continue;
+        assert(piece->length <= length && !memcmp(piece->bytes, word, piece->length));
+        for (size_t done = piece->length; done < length; done += piece->length - mark) {
+            assert(++i < domain->n_ids && domain->ids[i] < n_ids);
+            piece = &corpus->word[domain->ids[i]];
+            assert(piece->length > mark && piece->length - mark <= length - done);
+            assert(!memcmp(piece->bytes, PIECES_MARK, mark));
+            assert(!memcmp(piece->bytes + mark, word + done, piece->length - mark));
+        }
+    }
+    assert(i == domain->n_ids);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -46,11 +72,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct moesim_error err = {""};
     struct corpus corpus;
     uint32_t n_lines;
-    if (corpus_read(&(struct corpus_choice){path, CORPUS_BY_PATH, true}, arena, &corpus, &err) == MOESIM_OK) {
-        assert(corpus_encode(&corpus, NULL, 100, arena, &err) == MOESIM_OK);
+    struct corpus_choice choice = {path, CORPUS_BY_PATH, CORPUS_WORDS, ""};
+    const bool is_text = corpus_read(&choice, arena, &corpus, &err) == MOESIM_OK;
+    if (is_text) {
+        assert(corpus_encode(&corpus, &choice, 100, arena, &err) == MOESIM_OK);
         check_words(&corpus.domains[0]);
-        for (size_t i = 0; i < corpus.domains[0].n_words; i++)
-            assert(corpus.domains[0].words[i] < 100);
+        for (size_t i = 0; i < corpus.domains[0].n_ids; i++)
+            assert(corpus.domains[0].ids[i] < 100);
     } else {
         assert(err.text[0]);
     }
@@ -59,7 +87,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(vectors.scale > 0);
         word_vectors_close(&vectors);
     }
-    assert(corpus_count_lines(path, &n_lines, &err) == MOESIM_OK || err.text[0]);
+    choice.word_list = path;
+    assert(corpus_count_lines(&choice, &n_lines, &err) == MOESIM_OK || err.text[0]);
+    choice.tokens = CORPUS_PIECES;
+    if (corpus_count_lines(&choice, &n_lines, &err) == MOESIM_OK && is_text) {
+        assert(corpus_encode(&corpus, &choice, n_lines, arena, &err) == MOESIM_OK);
+        check_pieces(&corpus, n_lines);
+    }
     moesim_arena_destroy(arena);
     return 0;
 }

@@ -20,8 +20,8 @@ static struct corpus read_corpus(const char *files, enum corpus_domains by)
 {
     struct corpus corpus = {0};
     struct moesim_error err;
-    cr_assert_eq(corpus_read(&(struct corpus_choice){files, by, false}, arena, &corpus, &err), MOESIM_OK, "%s: %s",
-                 files, err.text);
+    cr_assert_eq(corpus_read(&(struct corpus_choice){files, by, CORPUS_BYTES, ""}, arena, &corpus, &err), MOESIM_OK,
+                 "%s: %s", files, err.text);
     return corpus;
 }
 
@@ -104,8 +104,8 @@ static void refuse(const char *files, enum moesim_status status, const char *sen
 {
     struct corpus corpus;
     struct moesim_error err = {""};
-    cr_assert_eq(corpus_read(&(struct corpus_choice){files, CORPUS_BY_FILE, false}, arena, &corpus, &err), status,
-                 "%s: %s", files, err.text);
+    cr_assert_eq(corpus_read(&(struct corpus_choice){files, CORPUS_BY_FILE, CORPUS_BYTES, ""}, arena, &corpus, &err),
+                 status, "%s: %s", files, err.text);
     cr_assert(strstr(err.text, sentence), "%s: %s", files, err.text);
     cr_assert(strstr(err.text, files), "no path: %s", err.text);
 }
@@ -273,9 +273,14 @@ Test(corpus, directories_and_links)
 static enum moesim_status read_words(const char *files, const char *word_list, uint32_t n_ids, struct corpus *corpus,
                                      struct moesim_error *err)
 {
-    const struct corpus_choice choice = {files, CORPUS_BY_PATH, true};
+    const struct corpus_choice choice = {files, CORPUS_BY_PATH, CORPUS_WORDS, word_list};
     const enum moesim_status status = corpus_read(&choice, arena, corpus, err);
-    return status ? status : corpus_encode(corpus, word_list, n_ids, arena, err);
+    return status ? status : corpus_encode(corpus, &choice, n_ids, arena, err);
+}
+
+static enum moesim_status count_lines(const char *list, uint32_t *n_lines, struct moesim_error *err)
+{
+    return corpus_count_lines(&(struct corpus_choice){.tokens = CORPUS_WORDS, .word_list = list}, n_lines, err);
 }
 
 /* "b": 4, "a": 3, "," 3: of equal ones the lower byte first. */
@@ -286,29 +291,31 @@ Test(corpus, words_by_frequency_or_list)
     struct moesim_error err = {""};
     char files[1200];
     snprintf(files, sizeof files, "%s,%s", folder_write("one", "a b, b\n\ta c", 12), folder_write("two", "b,b,a", 5));
-    cr_assert_eq(read_words(files, NULL, 4, &corpus, &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(read_words(files, "", 4, &corpus, &err), MOESIM_OK, "%s", err.text);
     const uint32_t one[] = {3, 1, 2, 1, 3, 0}, two[] = {1, 2, 1, 2, 3};
     cr_assert_eq(corpus_n_tokens(&corpus.domains[0]), 6);
-    cr_assert_arr_eq(corpus.domains[0].words, one, sizeof one);
-    cr_assert_arr_eq(corpus.domains[1].words, two, sizeof two);
+    cr_assert_arr_eq(corpus.domains[0].ids, one, sizeof one);
+    cr_assert_arr_eq(corpus.domains[1].ids, two, sizeof two);
     cr_assert_eq(corpus_token(&corpus.domains[1], 4), 3);
 
     const char *list = folder_write("list", "c\r\n,\nx y\nb", 10);
     cr_assert_eq(read_words(files, list, 0, &corpus, &err), MOESIM_OK, "%s", err.text);
     const uint32_t listed[] = {0, 4, 2, 4, 0, 1};
-    cr_assert_arr_eq(corpus.domains[0].words, listed, sizeof listed);
+    cr_assert_arr_eq(corpus.domains[0].ids, listed, sizeof listed);
     uint32_t n_lines;
-    cr_assert(corpus_count_lines(list, &n_lines, &err) == MOESIM_OK && n_lines == 4);
+    cr_assert(count_lines(list, &n_lines, &err) == MOESIM_OK && n_lines == 4);
 
     static const struct {
         const char *text, *says;
-    } bad[] = {{"a\n\nb", "line 2 is empty"}, {"a\nb\na\n", "line 3 repeats the word of line 1"}, {"\r", "line 1"}};
+    } bad[] = {{"a\n\nb", "line 2 is empty"},
+               {"a\nb\na\n", "line 3 repeats line 1; one word or word piece a line"},
+               {"\r", "line 1"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         list = folder_write("list", bad[i].text, strlen(bad[i].text));
-        cr_assert_eq(corpus_count_lines(list, &n_lines, &err), MOESIM_EIO);
+        cr_assert_eq(count_lines(list, &n_lines, &err), MOESIM_EIO);
         cr_assert(strstr(err.text, bad[i].says) && strstr(err.text, list), "%s", err.text);
     }
-    cr_assert_eq(read_words(folder_write("blank", " \n\t", 3), NULL, 4, &corpus, &err), MOESIM_EIO);
+    cr_assert_eq(read_words(folder_write("blank", " \n\t", 3), "", 4, &corpus, &err), MOESIM_EIO);
     cr_assert(strstr(err.text, "there is no word in this text"), "%s", err.text);
     moesim_arena_destroy(arena);
 }
@@ -320,18 +327,18 @@ Test(corpus, utf8_is_checked_for_words)
     struct corpus corpus;
     struct moesim_error err = {""};
     const char *path = folder_write("latin1", "gr\xfc\xdf dich", 9);
-    cr_assert_eq(read_words(path, NULL, 4, &corpus, &err), MOESIM_EIO);
+    cr_assert_eq(read_words(path, "", 4, &corpus, &err), MOESIM_EIO);
     cr_assert(strstr(err.text, path) && strstr(err.text, "byte 2 of the text is no UTF-8"), "%s", err.text);
     const size_t n = CORPUS_MAX_FILE_BYTES + 2;
     char *bytes = malloc(n);
     cr_assert(bytes);
     memset(bytes, 'a', n);
     memcpy(bytes + n - 4, "\xe2\x82\xac.", 4); /* the euro sign's last byte is cut off */
-    cr_assert_eq(read_words(folder_write_gzip("long", bytes, n), NULL, 4, &corpus, &err), MOESIM_OK, "%s", err.text);
+    cr_assert_eq(read_words(folder_write_gzip("long", bytes, n), "", 4, &corpus, &err), MOESIM_OK, "%s", err.text);
     cr_assert_eq(corpus.domains[0].n_bytes, CORPUS_MAX_FILE_BYTES - 2);
-    cr_assert_eq(corpus.domains[0].n_words, 1);
+    cr_assert_eq(corpus.domains[0].n_ids, 1);
     bytes[n - 100] = '\xff';
-    cr_assert_eq(read_words(folder_write("long", bytes, n), NULL, 4, &corpus, &err), MOESIM_EIO);
+    cr_assert_eq(read_words(folder_write("long", bytes, n), "", 4, &corpus, &err), MOESIM_EIO);
     free(bytes);
     moesim_arena_destroy(arena);
 }

@@ -15,7 +15,7 @@
 #include "tests/sim/registry.h"
 #include "tests/sim/train/bed.h"
 
-static char folder[] = "/tmp/moesim-trained-XXXXXX", text_path[64], model_path[64];
+static char folder[] = "/tmp/moesim-trained-XXXXXX", text_path[64], list_path[64], model_path[64];
 static struct moesim_error err;
 static struct moesim_mistakes mistakes;
 
@@ -23,6 +23,7 @@ static void open_bed(void)
 {
     cr_assert(mkdtemp(folder));
     snprintf(text_path, sizeof text_path, "%s/text", folder);
+    snprintf(list_path, sizeof list_path, "%s/list", folder);
     snprintf(model_path, sizeof model_path, "%s/m.safetensors", folder);
     FILE *f = fopen(text_path, "w");
     for (unsigned i = 0; i < 600; i++)
@@ -33,6 +34,7 @@ static void open_bed(void)
 static void close_bed(void)
 {
     unlink(text_path);
+    unlink(list_path);
     unlink(model_path);
     cr_assert_eq(rmdir(folder), 0);
 }
@@ -45,20 +47,25 @@ struct bench {
     uint32_t n;
 };
 
-/* The points of a study of the checkpoint, 3 steps of 4 sequences, with further lines of its own. */
-static struct bench begin(const char *lines)
+/* The points of a study of the checkpoint, 3 steps of 4 sequences, with further keys of the workload and lines. */
+static struct bench begin_with(const char *keys, const char *lines)
 {
     char text[2000];
     struct bench b = {.arena = moesim_arena_create(0)};
     const struct moesim_registry registry = registry_of_all();
     snprintf(text, sizeof text,
-             "workload: {name: text, files: %s, tokens: 64, sequence: 16, checkpoint: %s}\nseeds: [7]\nsteps: 3\n%s",
-             text_path, model_path, lines);
+             "workload: {name: text, files: %s, tokens: 64, sequence: 16, checkpoint: %s%s}\nseeds: [7]\nsteps: 3\n%s",
+             text_path, model_path, keys, lines);
     mistakes = (struct moesim_mistakes){0};
     struct moesim_study *study = moesim_study_parse("s.yaml", text, strlen(text), b.arena, &mistakes);
     cr_assert(study && moesim_study_resolve(study, &registry, &b.point, &b.n, &mistakes), "%s: %s", lines,
               mistakes.item[0].text);
     return b;
+}
+
+static struct bench begin(const char *lines)
+{
+    return begin_with("", lines);
 }
 
 static struct moesim_experiment *create(const struct moesim_point *const *point)
@@ -159,6 +166,23 @@ Test(trained, plans_are_those_of_the_model)
         moesim_arena_destroy(b.arena);
     }
     omp_set_num_threads(most);
+}
+
+/* Tokens that are word pieces of a list are the model's as well. */
+Test(trained, plans_of_pieces_are_those_of_the_model)
+{
+    static const char list[] = "[UNK]\nis\nno\nsquare\nmul\n##tip\n##le\n1\n##1\n2\n##2\n3\n##3\n4\n##4\n.\n";
+    char keys[128];
+    struct moesim_transformer model;
+    FILE *f = fopen(list_path, "w");
+    cr_assert(f && fputs(list, f) >= 0 && fclose(f) == 0);
+    bed_keep("softmax-topk", NULL, &(struct moesim_transformer_config){.moe_every = 1, .vocabulary = 16}, model_path);
+    snprintf(keys, sizeof keys, ", vocabulary: piece, word_list: %s", list_path);
+    struct bench b = begin_with(keys, "phase: eval\nrouter: softmax-topk\n");
+    load(b.point[0], b.arena, &model);
+    cr_assert_eq(count_equal(b.point, &model), 3 * model.n_moe);
+    moesim_transformer_finish(&model);
+    moesim_arena_destroy(b.arena);
 }
 
 /* Without what the router remembers, the same tokens go elsewhere. */
