@@ -242,6 +242,21 @@ enum moesim_status corpus_encode(struct corpus *corpus, const struct corpus_choi
     return status;
 }
 
+size_t corpus_byte_of(const struct corpus *corpus, const struct corpus_domain *domain, size_t i)
+{
+    if (!domain->ids)
+        return i;
+    if (i >= domain->n_ids)
+        return domain->n_bytes;
+    size_t at = 0, length = 0;
+    for (size_t t = 0; t <= i; t++) {
+        const struct corpus_word *word = &corpus->word[domain->ids[t]];
+        if (!pieces_is_inside(word->bytes, word->length))
+            length = words_next(domain->bytes, domain->n_bytes, &at);
+    }
+    return at - length;
+}
+
 void corpus_describe(const struct corpus *corpus, char *text, size_t size)
 {
     size_t n = 0;

@@ -83,6 +83,10 @@ MOESIM_MUST_CHECK enum moesim_status corpus_encode(struct corpus *corpus, const 
                                                    uint32_t n_ids, struct moesim_arena *arena,
                                                    struct moesim_error *err);
 
+/* Where in its text a domain's token i is, of a piece the word's first byte; n_bytes for the end. Goes through the
+ * text. */
+size_t corpus_byte_of(const struct corpus *corpus, const struct corpus_domain *domain, size_t i);
+
 /* How many words or pieces the choice's word_list has. */
 MOESIM_MUST_CHECK enum moesim_status corpus_count_lines(const struct corpus_choice *choice, uint32_t *n_lines,
                                                         struct moesim_error *err);

@@ -4,7 +4,6 @@
  */
 #include "workloads/pieces.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +14,11 @@
 enum { MARK = sizeof PIECES_MARK - 1, MAX_CHARACTER = 4 /* bytes in UTF-8 */ };
 
 /* ---- the vocabulary ---- */
+
+bool pieces_is_inside(const uint8_t *line, size_t length)
+{
+    return length > MARK && !memcmp(line, PIECES_MARK, MARK);
+}
 
 enum moesim_status pieces_of_vocabulary(const struct vocabulary *v, const char *path, struct pieces *pieces,
                                         struct moesim_error *err)
@@ -62,8 +66,8 @@ static size_t count_characters(const uint8_t *word, size_t length)
     return n;
 }
 
-/* The longest piece at the beginning of `key`, of which the first `mark` bytes are one; NULL = none. Mostly it is all of
- * it. */
+/* The longest piece at the beginning of `key`, of which the first `mark` bytes are one; NULL = none. Mostly it is all
+ * of it. */
 static const struct vocabulary_word *longest_piece(const struct pieces *p, const uint8_t *key, size_t mark, size_t n)
 {
     const struct vocabulary_word *piece = vocabulary_find(p->vocabulary, key, n);

@@ -4,6 +4,7 @@
 #ifndef MOESIM_WORKLOADS_PIECES_H
 #define MOESIM_WORKLOADS_PIECES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,9 @@ struct pieces {
     uint32_t unknown;                    /* id of PIECES_UNKNOWN */
     size_t longest;                      /* bytes of a line, at most */
 };
+
+/* Whether a line is a piece of a word's inside. */
+bool pieces_is_inside(const uint8_t *line, size_t length);
 
 /* Of the vocabulary of vocabulary_of_lines; the piece of line i (from 1) has the id i - 1. MOESIM_EIO names path and
  * what is wrong: a line that is no UTF-8, none that is PIECES_UNKNOWN, none that a word can begin with. */

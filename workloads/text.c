@@ -83,6 +83,7 @@ struct text {
     struct embedding embedding;
     struct word_vectors vectors;
     struct batching *batching;
+    double *bytes_per_token;                   /* [n_domains] of the part; 0 where it has no token */
     float *own, *memory;                       /* [n_tokens][d_model] of the tokens of step `last` - 1 */
     float *hidden;                             /* [n_tokens][d_model] */
     float *scratch;                            /* [n_tokens / CHUNK_ROWS + 1][d_model] */
@@ -291,6 +292,22 @@ static void fit_centre(struct text *x)
     }
 }
 
+/* Texts are not alike from end to end, so that a part is measured by itself. */
+static enum moesim_status measure_tokens(struct text *x, struct moesim_arena *arena, struct moesim_error *err)
+{
+    x->bytes_per_token = moesim_alloc(arena, x->corpus.n_domains, sizeof *x->bytes_per_token);
+    if (!x->bytes_per_token)
+        return moesim_fail(err, MOESIM_ENOMEM, "no memory for the lengths of %u domains", x->corpus.n_domains);
+    for (uint32_t d = 0; d < x->corpus.n_domains; d++) {
+        const struct corpus_domain *domain = &x->corpus.domains[d];
+        const struct span span = span_of(&x->p, domain, x->part);
+        const size_t first = corpus_byte_of(&x->corpus, domain, span.first);
+        const size_t last = corpus_byte_of(&x->corpus, domain, span.first + span.n);
+        x->bytes_per_token[d] = span.n ? (double)(last - first) / (double)span.n : 0;
+    }
+    return MOESIM_OK;
+}
+
 static enum moesim_status set_up(struct text *x, const struct moesim_workload_env *env, uint32_t n_ids,
                                  struct moesim_error *err)
 {
@@ -305,6 +322,8 @@ static enum moesim_status set_up(struct text *x, const struct moesim_workload_en
         status = corpus_encode(&x->corpus, &choice, n_ids, env->arena, err);
     if (!status)
         status = check_spans(x, env->part, err);
+    if (!status)
+        status = measure_tokens(x, env->arena, err);
     if (!status)
         status = batching_create(&x->p.batching, &source, env->seed, env->n_tokens, env->arena, &x->batching, err);
     if (!status)
@@ -474,10 +493,9 @@ static const char *text_domain_name(const void *state, uint32_t domain)
     return ((const struct text *)state)->corpus.domains[domain].name;
 }
 
-static double text_bytes_per_token(const void *state, uint32_t d)
+static double text_bytes_per_token(const void *state, uint32_t domain)
 {
-    const struct corpus_domain *domain = &((const struct text *)state)->corpus.domains[d];
-    return (double)domain->n_bytes / (double)corpus_n_tokens(domain);
+    return ((const struct text *)state)->bytes_per_token[domain];
 }
 
 static size_t text_token_text(const void *state, uint32_t token_id, char *text, size_t size)

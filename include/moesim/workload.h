@@ -76,8 +76,9 @@ struct moesim_workload {
      * asked before the first run of a study. NULL = they do, or init() tells. */
     enum moesim_status (*fits)(const void *params, const struct moesim_workload_env *env, struct moesim_error *err);
     /* What training on its tokens needs to know; workloads whose shape has held_out above 0 have all three. A domain's
-     * name; the bytes of text that one of its tokens stands for, in the mean; the text of a token id, of which at most
-     * `size` bytes, whole characters, without a zero at their end; it returns how many. */
+     * name; the bytes of text that one of its tokens stands for, in the mean over the instance's part of them; the text
+     * of a token id, of which at most `size` bytes, whole characters, without a zero at their end; it returns how many.
+     */
     const char *(*domain_name)(const void *state, uint32_t domain);
     double (*bytes_per_token)(const void *state, uint32_t domain);
     size_t (*token_text)(const void *state, uint32_t token_id, char *text, size_t size);

@@ -175,10 +175,10 @@ Test(pieces, hostile_vocabularies)
         {"[UNK]\na\n\nb", 10, "line 3 is empty"},
         {"[UNK]\r\n\r\n", 9, "line 2 is empty"},
         {"[UNK]\na\n##a\na", 13, "line 4 repeats line 2; one word or word piece a line is needed"},
-        {"[UNK]\n##a\na\r\n##a\r\n", 17, "line 4 repeats line 2"},
+        {"[UNK]\n##a\na\r\n##a\r\n", 18, "line 4 repeats line 2"},
         {"a\n##a\n[unk]\n", 12, "no line is [UNK], which stands for all words that the pieces do not make up"},
         {"[UNK]\n##a\n[PAD]\nx y\n##\n", 23, "no word can begin with any of its 5 pieces"},
-        {"[UNK]\na\ngr\xfc\xdf\n\xff\n", 14, "line 3 is no UTF-8"},
+        {"[UNK]\na\ngr\xfc\xdf\n\xff\n", 15, "line 3 is no UTF-8"},
         {"\0\0\0", 3, "no line is [UNK]"},
         {"{\"[UNK]\": 0, \"a\": 1}", 20, "a file of one piece a line is needed, such as BERT's vocab.txt"},
     };
@@ -309,6 +309,40 @@ Test(pieces, lengths_are_of_pieces)
         env.part = MOESIM_PART_VALIDATION;
         cr_assert_eq(w.workload->fits(w.params, &env, &err), MOESIM_EINVAL);
         cr_assert(strstr(err.text, says[whole]), "%s", err.text);
+        instance_destroy(&w);
+    }
+}
+
+/* Bytes per token are those of the part, which may be of other words than the rest; a word that the part begins inside
+ * of is in it. A domain whose part has no token is in nobody's way. */
+Test(pieces, bytes_of_a_part)
+{
+    static const struct {
+        const char *vocabulary, *held_out;
+        uint32_t part;
+        double expected;
+    } cases[] = {
+        {"word", "0.2", MOESIM_PART_ALL, 27.0 / 10},       {"word", "0.2", MOESIM_PART_TRAINING, 16.0 / 8},
+        {"word", "0.2", MOESIM_PART_VALIDATION, 11.0 / 2}, {"piece", "0.2", MOESIM_PART_ALL, 27.0 / 15},
+        {"piece", "0.2", MOESIM_PART_TRAINING, 16.0 / 12}, {"piece", "0.2", MOESIM_PART_VALIDATION, 11.0 / 3},
+        {"piece", "0.07", MOESIM_PART_VALIDATION, 4.0},    {"byte", "0.2", MOESIM_PART_VALIDATION, 1},
+    };
+    char files[1100], list[512];
+    snprintf(files, sizeof files, "%s,%s", folder_write("long", "a a a a a a a a bbbbbb cccc", 27),
+             folder_write("short", "a", 1));
+    snprintf(list, sizeof list, "%s", folder_write("list", "[UNK]\na\nb\n##b\ncccc\n", 19));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct instance w;
+        const bool byte = cases[i].vocabulary[0] == 'b';
+        instance_create(&w, "text",
+                        SETTINGS("files", files, "vocabulary", cases[i].vocabulary, "word_list", byte ? "" : list,
+                                 "held_out", cases[i].held_out, "sequence", "1", "only", "long"));
+        struct moesim_workload_env env = env_of(4, 0);
+        env.part = cases[i].part;
+        cr_assert_eq(instance_init(&w, env), MOESIM_OK, "%s", w.error.text);
+        cr_assert_eq(w.workload->bytes_per_token(w.state, 0), cases[i].expected, "case %zu: %.17g", i,
+                     w.workload->bytes_per_token(w.state, 0));
+        cr_assert_eq(w.workload->bytes_per_token(w.state, 1), cases[i].part != MOESIM_PART_VALIDATION, "case %zu", i);
         instance_destroy(&w);
     }
 }
