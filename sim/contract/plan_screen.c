@@ -16,19 +16,18 @@
 #define BLOCK_TOKENS 256     /* looked at in bulk before one by one */
 #define PARALLEL_TOKENS 4096 /* fewer are not worth waking a second thread */
 
-/* The last kept pair on an expert. */
-struct seen {
-    uint32_t token; /* + 1; 0 = none */
-    uint32_t next;  /* the slot after its own */
-};
+/* An expert of which a part has kept no pair yet; no slot is so high. */
+#define UNSEEN 0x80000000u
 
 /* Tokens first .. last - 1 of one group, and what a part keeps by expert. */
 struct part {
     const struct moesim_plan *plan;
     const uint8_t *padding;
     uint32_t first, last;
-    struct seen *seen;        /* [E] */
-    uint32_t *start;          /* [E] the first slot, where there is one; with a map, the expert's first place in it */
+    uint32_t *token;          /* [E] the last token that was looked at on its own and has the expert, + 1; 0 = none */
+    uint32_t *start;          /* [E] the first slot or UNSEEN; with a map, the expert's first place in it */
+    uint32_t *next;           /* [E] the slot after the last or UNSEEN */
+    uint32_t *was;            /* [E] the same before a block */
     uint32_t *map;            /* [n_bits] a bit for each slot of the group's capacities; NULL = pairs have to follow */
     const uint32_t *capacity; /* [E] of the group */
     struct plan_totals totals;
@@ -44,50 +43,32 @@ struct screen {
     uint64_t n_bits; /* of a part's map; 0 = none, pairs have to follow */
 };
 
-/* Words that a part keeps; even, so that parts begin where `seen` may. */
+/* Words that a part keeps. */
 static size_t part_words(uint32_t n_experts, uint64_t n_bits)
 {
-    const size_t n = 3 * (size_t)n_experts + 2 + (size_t)(n_bits / 32 + (n_bits > 0));
-    return n + (n & 1);
+    return 4 * (size_t)n_experts + (size_t)(n_bits / 32 + (n_bits > 0));
 }
 
 size_t plan_screen_words(uint32_t n_experts, uint32_t n_threads)
 {
-    return part_words(n_experts, 0) * n_threads + 1;
+    return part_words(n_experts, 0) * n_threads;
 }
 
-/* Whether the tokens' offsets rise and end within the plan. */
-static bool offsets_rise(const struct moesim_plan *plan, uint32_t first, uint32_t last)
+/* Whether the tokens' offsets rise, as they do by k > 0, and end within the plan. */
+static bool offsets_rise(const struct moesim_plan *plan, uint32_t first, uint32_t last, uint32_t k)
 {
     uint32_t falls = 0;
-    for (uint32_t t = first; t < last; t++)
+    for (uint32_t t = first; k == 0 && t < last; t++)
         falls |= plan->first[t] > plan->first[t + 1];
     return !falls && plan->first[last] <= plan->n_pairs;
-}
-
-/* Whether pairs [begin, end) are all kept, on experts there are and with finite weights; bits are gathered by OR. */
-static bool all_plain(const struct moesim_plan *plan, uint32_t begin, uint32_t end)
-{
-    const uint32_t most = plan->n_experts - 1;
-    uint32_t sign = 0;
-    uint8_t fate = 0;
-    for (uint32_t i = begin; i < end; i++) {
-        uint32_t weight;
-        memcpy(&weight, plan->weight + i, sizeof weight);
-        sign |= (0x7f7fffffu - (weight & 0x7fffffffu)) | plan->expert[i] | (most - plan->expert[i]);
-    }
-    for (uint32_t i = begin; i < end; i++)
-        fate |= plan->fate[i];
-    return sign >> 31 == 0 && fate == MOESIM_KEPT;
 }
 
 /* The same where slots come in any order: whether the token has it once and the slot is one of the expert's. */
 static inline bool mark(struct part *p, uint32_t token, uint32_t expert, uint32_t slot)
 {
-    struct seen *seen = &p->seen[expert];
-    const bool fits = slot < p->capacity[expert] && seen->token != token + 1;
+    const bool fits = slot < p->capacity[expert] && p->token[expert] != token + 1;
     const uint32_t place = p->start[expert] + slot;
-    seen->token = token + 1;
+    p->token[expert] = token + 1;
     if (fits)
         p->map[place / 32] |= 1u << place % 32;
     return fits;
@@ -96,55 +77,57 @@ static inline bool mark(struct part *p, uint32_t token, uint32_t expert, uint32_
 /* A kept pair of an expert there is: whether the token has it once and the slot follows the last one's. */
 static inline bool take(struct part *p, uint32_t token, uint32_t expert, uint32_t slot)
 {
-    struct seen *seen = &p->seen[expert];
     if (p->map)
         return mark(p, token, expert, slot);
-    bool follows = seen->next == slot && seen->token != token + 1;
-    if (seen->token == 0) {
-        p->start[expert] = slot;
-        follows = true;
-    }
-    *seen = (struct seen){token + 1, slot + 1};
+    if (p->next[expert] == UNSEEN)
+        p->start[expert] = p->next[expert] = slot;
+    const bool follows = p->next[expert] == slot && p->token[expert] != token + 1 && slot < UNSEEN;
+    p->token[expert] = token + 1;
+    p->next[expert] = slot + 1;
     return follows;
 }
 
-/* Whether every token has k pairs. */
-static bool all_have(const struct moesim_plan *plan, uint32_t first, uint32_t last, uint32_t k)
+/* How many pairs every token has; 0 where they differ. */
+static uint32_t pairs_of_each(const struct moesim_plan *plan, uint32_t first, uint32_t last)
 {
-    const uint32_t *at = plan->first;
+    const uint32_t *at = plan->first, k = at[first + 1] - at[first];
     uint32_t odd = 0;
     for (uint32_t t = first; t < last; t++)
         odd |= (at[t + 1] - at[t]) ^ k;
-    return odd == 0;
+    return odd == 0 && k <= plan->n_experts ? k : 0;
 }
 
-/* Tokens with one or two pairs each among few experts, all of which have been seen; false where that is not so. */
-static bool take_few(struct part *p, uint32_t first, uint32_t last, bool *holds)
+static bool any_padding(const struct part *p, uint32_t first, uint32_t last)
+{
+    uint8_t any = 0;
+    for (uint32_t t = first; p->padding && t < last; t++)
+        any |= p->padding[t];
+    return any != 0;
+}
+
+/* Tokens with k pairs each in one go. False where they do not follow, or an expert is met for the first time: they are
+ * to be looked at one by one. */
+static bool take_block(struct part *p, uint32_t first, uint32_t last, uint32_t k)
 {
     const struct moesim_plan *plan = p->plan;
-    const uint32_t i = plan->first[first], n = plan->first[last] - i, k = plan->first[first + 1] - i;
-    uint32_t next[ROWS_FEW_EXPERTS] = {0};
-    if (p->map || p->padding || plan->n_experts > ROWS_FEW_EXPERTS || k < 1 || k > 2 || !all_have(plan, first, last, k))
+    const uint32_t i = plan->first[first], n_experts = plan->n_experts;
+    if (p->map || !rows_can_follow(k) || any_padding(p, first, last))
         return false;
-    for (uint32_t e = 0; e < plan->n_experts; e++) {
-        if (p->seen[e].token == 0)
-            return false;
-        next[e] = p->seen[e].next;
-    }
-    *holds = moesim_rows()->follow(plan->expert + i, plan->slot + i, n, k, next);
-    for (uint32_t e = 0; e < plan->n_experts; e++) /* one of these tokens or one before them: both are past */
-        p->seen[e].next = next[e];
-    return true;
+    memcpy(p->was, p->next, n_experts * sizeof *p->was);
+    if (moesim_rows()->follow(plan->expert + i, plan->slot + i, k * (last - first), k, n_experts, p->next))
+        return true;
+    memcpy(p->next, p->was, n_experts * sizeof *p->was);
+    return false;
 }
 
-static bool take_plain_tokens(struct part *p, uint32_t first, uint32_t last)
+static bool take_plain_tokens(struct part *p, uint32_t first, uint32_t last, uint32_t k)
 {
     const struct moesim_plan *plan = p->plan;
     uint32_t i = plan->first[first];
     bool holds = true;
-    p->totals.n_kept += plan->first[last] - plan->first[first];
-    if (take_few(p, first, last, &holds))
-        return holds;
+    p->totals.n_kept += plan->first[last] - i;
+    if (take_block(p, first, last, k))
+        return true;
     for (uint32_t t = first; t < last; t++) {
         holds &= !(p->padding && p->padding[t] && i < plan->first[t + 1]);
         for (const uint32_t end = plan->first[t + 1]; i < end; i++)
@@ -186,14 +169,15 @@ static bool take_token(struct part *p, uint32_t token)
 static void screen_part(struct part *p)
 {
     const struct moesim_plan *plan = p->plan;
-    memset(p->seen, 0, plan->n_experts * sizeof *p->seen);
     p->holds = true;
     for (uint32_t t = p->first, end; t < p->last && p->holds; t = end) {
         end = p->last - t > BLOCK_TOKENS ? t + BLOCK_TOKENS : p->last;
-        if (!offsets_rise(plan, t, end))
+        const uint32_t begin = plan->first[t], k = pairs_of_each(plan, t, end);
+        if (!offsets_rise(plan, t, end, k))
             p->holds = false;
-        else if (all_plain(plan, plan->first[t], plan->first[end]))
-            p->holds = take_plain_tokens(p, t, end);
+        else if (moesim_rows()->plain_pairs(plan->expert + begin, plan->weight + begin, plan->fate + begin,
+                                            plan->first[end] - begin, plan->n_experts))
+            p->holds = take_plain_tokens(p, t, end, k);
         else
             for (uint32_t i = t; i < end && p->holds; i++)
                 p->holds = take_token(p, i);
@@ -207,10 +191,10 @@ static bool parts_fit(const struct part *part, uint32_t n_parts, const uint32_t 
     for (uint32_t e = 0; e < n_experts && fit; e++) {
         uint32_t next = 0;
         for (uint32_t i = 0; i < n_parts; i++) {
-            if (part[i].seen[e].token == 0)
+            if (part[i].next[e] == UNSEEN)
                 continue;
             fit = fit && part[i].start[e] == next;
-            next = part[i].seen[e].next;
+            next = part[i].next[e];
         }
         fit = fit && next <= capacity[e];
     }
@@ -230,14 +214,18 @@ static struct part part_of(const struct screen *s, uint32_t group, uint32_t firs
 {
     const uint32_t n_experts = s->plan->n_experts;
     struct part p = {.plan = s->plan, .padding = s->batch->padding, .first = first, .last = last};
-    uint32_t *words = s->words + ((uintptr_t)s->words / sizeof *words & 1); /* `seen` is of pairs of words */
-    p.seen = (struct seen *)(words + table * part_words(n_experts, s->n_bits));
-    p.start = (uint32_t *)(p.seen + n_experts);
+    p.token = s->words + table * part_words(n_experts, s->n_bits);
+    p.start = p.token + n_experts;
+    p.next = p.start + n_experts;
+    p.was = p.next + n_experts;
     p.capacity = s->plan->capacity + (size_t)group * n_experts;
+    memset(p.token, 0, n_experts * sizeof *p.token);
+    for (uint32_t e = 0; e < n_experts; e++)
+        p.start[e] = p.next[e] = UNSEEN;
     if (!s->n_bits)
         return p;
     uint32_t sum = 0;
-    p.map = p.start + n_experts;
+    p.map = p.was + n_experts;
     memset(p.map, 0, (s->n_bits / 32 + 1) * sizeof *p.map);
     for (uint32_t e = 0; e < n_experts; e++) {
         p.start[e] = sum;
@@ -316,7 +304,7 @@ static bool screen(const struct screen *s, struct plan_totals *totals)
 /* Threads for which there is room; 0 = not even for one. */
 static uint32_t threads_for(const struct moesim_plan *plan, uint64_t n_bits, size_t n_words)
 {
-    const size_t room = (n_words - 1) / part_words(plan->n_experts, n_bits);
+    const size_t room = n_words / part_words(plan->n_experts, n_bits);
     uint32_t n_threads = plan->n_tokens < PARALLEL_TOKENS ? 1 : (uint32_t)omp_get_max_threads();
     if (n_threads > room)
         n_threads = (uint32_t)room;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "sim/contract/kernels/rows_choose.h"
+#include "sim/contract/kernels/rows_follow.h"
 #include "sim/contract/kernels/rows_pairs.h"
 #include "sim/contract/kernels/rows_project.h"
 #include "sim/contract/kernels/rows_scores.h"
@@ -553,6 +554,7 @@ const struct rows_kernels ROWS_KERNELS = {
     .select = rows_select8,
     .select_run = rows_select_run,
     .move_slots = rows_move_slots,
+    .plain_pairs = rows_plain_pairs,
     .follow = rows_follow,
     .project = rows_project,
     .rank_above = rows_rank_above,

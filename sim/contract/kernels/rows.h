@@ -168,9 +168,13 @@ struct rows_kernels {
     bool (*select_run)(const struct rows_select *s, const struct rows_run *run);
     /* slot[i] += start[expert[i]] of n choices; start is [n_experts]. */
     void (*move_slots)(const uint32_t *expert, uint32_t n, const uint32_t *start, uint32_t n_experts, int32_t *slot);
-    /* Whether n pairs of tokens with one or two (k) each, among ROWS_FEW_EXPERTS, follow: no token has an expert twice,
-     * and every slot is next[expert], which goes up by one. n is a multiple of k. */
-    bool (*follow)(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t *next);
+    /* Whether n pairs are all kept, of experts there are and with finite weights. */
+    bool (*plain_pairs)(const uint32_t *expert, const float *weight, const uint8_t *fate, uint32_t n,
+                        uint32_t n_experts);
+    /* Whether n such pairs of tokens with k each, rows_can_follow(k), follow: no token has an expert twice, and every
+     * slot is next[expert], which goes up by one; next is [n_experts] and undefined where they do not. */
+    bool (*follow)(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t n_experts,
+                   uint32_t *next);
     /* out[r][j] = sum_i x[r][i] w[i][j] for columns [first, last) of w [d][n]: sums in double, in the order of i. */
     void (*project)(const float *const x[ROWS_PROJECTED], uint32_t d, const float *w, uint32_t n, uint32_t first,
                     uint32_t last, float *const out[ROWS_PROJECTED]);
@@ -190,6 +194,12 @@ struct rows_kernels {
      * [topk_groups], `scratch` [rows_groups_scratch]. */
     void (*keep_groups)(const struct rows_select *s, const float *values, float *scratch, uint32_t *kept);
 };
+
+/* Tokens of so many choices are divided evenly among eight lanes. */
+static inline bool rows_can_follow(uint32_t k)
+{
+    return k == 1 || k == 2 || k == 4 || k == 8;
+}
 
 extern const struct rows_kernels moesim_rows_baseline, moesim_rows_avx2;
 

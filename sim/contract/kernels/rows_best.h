@@ -89,12 +89,12 @@ static inline v8f sum_eight(v8f part[8])
     return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
 }
 
-/* Bit e tells whether column e reaches its row's bound. */
-struct marks {
+/* Bit e tells whether column e reaches the row's bound. */
+struct marked_row {
     union {
         uint8_t byte[BEST_COLUMNS / 8];
         uint64_t word[BEST_COLUMNS / 64];
-    } row[8];
+    };
 };
 
 static inline void compare_exchange(v8f *a, v8f *b)
@@ -157,71 +157,111 @@ static inline __attribute__((always_inline)) void bound8(const float *const row[
     memcpy(cut, &least, sizeof least);
 }
 
+/* The two largest of each lane so far; -inf where there are none. NaN takes no part. */
+struct best_two {
+    v8f first, second;
+};
+
+static inline struct best_two keep_two(struct best_two b, v8f x)
+{
+    return (struct best_two){larger(x, b.first), larger(smaller(b.first, x), b.second)};
+}
+
+/* The two best values of eight rows, a lane for each. */
+static inline __attribute__((always_inline)) struct best_two best_two8(const float *const row[8], uint32_t n)
+{
+    v8f first[8], second[8];
+    struct best_two all = {splat(-INFINITY), splat(-INFINITY)};
+    for (uint32_t l = 0; l < 8; l++) {
+        struct best_two own = {splat(-INFINITY), splat(-INFINITY)};
+        uint32_t i = 0;
+        for (; i + 16 <= n; i += 16)
+            own = keep_two(keep_two(own, load8(row[l] + i)), load8(row[l] + i + 8));
+        for (; i < n; i += 8)
+            own = keep_two(own, load_some(row[l] + i, n - i));
+        first[l] = own.first;
+        second[l] = own.second;
+    }
+    transpose8(first);
+    transpose8(second);
+    for (int i = 0; i < 8; i++) {
+        all = keep_two(all, first[i]);
+        all.second = larger(second[i], all.second);
+    }
+    return all;
+}
+
+/* Of eight rows, lane by lane: the largest value, and a bound that k values reach; of k <= 2 it is the k-th best. */
 static inline __attribute__((always_inline)) void find_bound(const float *const row[8], uint32_t n, const uint32_t k,
                                                              float max[8], float cut[8])
 {
-    if (k <= 4)
-        bound8(row, n, k, 1, max, cut);
-    else if (k <= 8)
-        bound8(row, n, k, 2, max, cut);
-    else
+    if (k > 8) {
         bound8(row, n, k, 4, max, cut);
+    } else if (k > 4) {
+        bound8(row, n, k, 2, max, cut);
+    } else if (k > 2) {
+        bound8(row, n, k, 1, max, cut);
+    } else {
+        const struct best_two best = best_two8(row, n);
+        memcpy(max, &best.first, sizeof best.first);
+        memcpy(cut, k == 1 ? &best.first : &best.second, sizeof best.first);
+    }
 }
 
-#define MARKED_ROWS 4 /* rows that are marked side by side */
+#define MARKED_ROWS 2 /* rows that are marked side by side, two vectors of each */
 
-/* What is added up over the columns of four rows; NULL = not wanted. */
+/* What is added up over the columns of such rows; NULL = not wanted. */
 struct mark_sums {
     v8f *sum; /* [MARKED_ROWS] */
     v8f *dot; /* [MARKED_ROWS] */
 };
 
-/* Marks what reaches the bounds in eight columns of four rows, from column i on; adds to sum[j] e^d with d = row[j] -
- * max[j] and to dot[j] e^d d, or without `with_sum` to sum[j] what is not 0 where a value is not finite. */
-static inline __attribute__((always_inline)) void mark_columns(const v8f x[MARKED_ROWS], const float *max,
+/* Marks what reaches the bounds in `wide` vectors of each row, x[MARKED_ROWS][wide], from column i on; adds to sum[j]
+ * e^d with d = row[j] - max[j] and to dot[j] e^d d, or without `with_sum` to sum[j] what is not 0 where a value is not
+ * finite. */
+static inline __attribute__((always_inline)) void mark_columns(const v8f *x, const int wide, const float *max,
                                                                const float *cut, const bool with_sum,
-                                                               uint8_t *const byte[MARKED_ROWS], uint32_t i,
-                                                               struct mark_sums to)
+                                                               struct marked_row *mark, uint32_t i, struct mark_sums to)
 {
-    v8f y[MARKED_ROWS], d[MARKED_ROWS];
-    for (int j = 0; j < MARKED_ROWS; j++) {
-        byte[j][i / 8] = (uint8_t)bits_of(x[j] >= splat(cut[j]));
-        y[j] = with_sum ? x[j] - splat(max[j]) : x[j] * splat(0.0f);
+    const int n_vectors = MARKED_ROWS * wide;
+    v8f y[MOST_VECTORS], d[MOST_VECTORS];
+    EACH
+    {
+        mark[j / wide].byte[i / 8 + (uint32_t)(j % wide)] = (uint8_t)bits_of(x[j] >= splat(cut[j / wide]));
+        y[j] = with_sum ? x[j] - splat(max[j / wide]) : x[j] * splat(0.0f);
     }
-    for (int j = 0; to.dot && j < MARKED_ROWS; j++)
+    for (int j = 0; to.dot && j < n_vectors; j++)
         d[j] = larger(y[j], splat(-88.0f)); /* also for NaN */
     if (with_sum)
-        exps_or_0(MARKED_ROWS, y, y);
-    for (int j = 0; j < MARKED_ROWS; j++)
-        to.sum[j] += y[j];
-    for (int j = 0; to.dot && j < MARKED_ROWS; j++)
-        to.dot[j] += y[j] * d[j];
+        exps_or_0(n_vectors, y, y);
+    EACH to.sum[j / wide] += y[j];
+    for (int j = 0; to.dot && j < n_vectors; j++)
+        to.dot[j / wide] += y[j] * d[j];
 }
 
 static inline __attribute__((always_inline)) void mark_rows(const float *const row[MARKED_ROWS], uint32_t n,
                                                             const float *max, const float *cut, const bool with_sum,
-                                                            uint8_t *const byte[MARKED_ROWS], struct mark_sums to)
+                                                            struct marked_row *mark, struct mark_sums to)
 {
     uint32_t i = 0;
-    v8f x[MARKED_ROWS];
     for (int j = 0; j < MARKED_ROWS; j++)
         to.sum[j] = splat(0.0f);
     for (int j = 0; to.dot && j < MARKED_ROWS; j++)
         to.dot[j] = splat(0.0f);
-    for (; i + 8 <= n; i += 8) {
-        for (int j = 0; j < MARKED_ROWS; j++)
-            x[j] = load8(row[j] + i);
-        mark_columns(x, max, cut, with_sum, byte, i, to);
+    for (; i + 16 <= n; i += 16) {
+        const v8f x[] = {load8(row[0] + i), load8(row[0] + i + 8), load8(row[1] + i), load8(row[1] + i + 8)};
+        mark_columns(x, 2, max, cut, with_sum, mark, i, to);
     }
-    if (i == n)
-        return;
-    for (int j = 0; j < MARKED_ROWS; j++) {
-        x[j] = with_sum ? splat(-INFINITY) : splat(0.0f); /* what adds nothing */
-        memcpy(&x[j], row[j] + i, (n - i) * sizeof **row);
+    for (; i < n; i += 8) {
+        v8f x[MARKED_ROWS];
+        for (int j = 0; j < MARKED_ROWS; j++) {
+            x[j] = with_sum ? splat(-INFINITY) : splat(0.0f); /* what adds nothing */
+            memcpy(&x[j], row[j] + i, (n - i < 8 ? n - i : 8) * sizeof **row);
+        }
+        mark_columns(x, 1, max, cut, with_sum, mark, i, to);
     }
-    mark_columns(x, max, cut, with_sum, byte, i, to);
-    for (int j = 0; j < MARKED_ROWS; j++)
-        byte[j][i / 8] &= (uint8_t)((1u << (n - i)) - 1);
+    for (int j = 0; n % 8 != 0 && j < MARKED_ROWS; j++)
+        mark[j].byte[n / 8] &= (uint8_t)((1u << n % 8) - 1);
 }
 
 /* The k best of a row's marked columns; of a row with too few of them or too many ties, by choose_row(). */
@@ -328,7 +368,7 @@ static inline void load_ranked(float value[8][MOST_MARKED], uint32_t id[8][MOST_
 /* The k best of each row's marked columns, k at most eight, and their values; a lane whose bit is set in the result has
  * equal values, too few or too many: what it got may be wrong. */
 static inline __attribute__((always_inline)) uint32_t rank_lanes(const float *const row[8], uint32_t n, uint32_t k,
-                                                                 const uint32_t most, const struct marks *marks,
+                                                                 const uint32_t most, const struct marked_row *marks,
                                                                  uint32_t *const expert[8], v8f *top)
 {
     float value[8][MOST_MARKED];
@@ -336,7 +376,7 @@ static inline __attribute__((always_inline)) uint32_t rank_lanes(const float *co
     struct ranked best;
     v8f next = splat(-INFINITY);
     for (uint32_t l = 0; l < 8; l++)
-        odd |= (uint32_t)!list_marked(row[l], n, marks->row[l].word, most, value[l], id[l]) << l;
+        odd |= (uint32_t)!list_marked(row[l], n, marks[l].word, most, value[l], id[l]) << l;
     load_ranked(value, id, 0, &best);
     sort_ranked(&best);
     if (most > 8) {
@@ -357,13 +397,37 @@ static inline __attribute__((always_inline)) uint32_t rank_lanes(const float *co
     return odd | bits_of(equal);
 }
 
-static uint32_t rank_few(const float *const row[8], uint32_t n, uint32_t k, const struct marks *marks,
+/* The same of k <= 2 that are known: largest value and bound of each row. */
+static inline __attribute__((always_inline)) uint32_t rank_known(const float *const row[8], uint32_t n,
+                                                                 const uint32_t k, const struct marked_row *marks,
+                                                                 const float max[8], const float cut[8],
+                                                                 uint32_t *const expert[8], v8f *top)
+{
+    uint32_t odd = 0;
+    for (uint32_t l = 0; l < 8; l++) {
+        uint32_t id[3] = {0}, count = 0;
+        for (uint32_t i = 0; i < n; i += 64)
+            for (uint64_t bits = marks[l].word[i / 64]; bits != 0 && count <= k; bits &= bits - 1)
+                id[count++] = i + (uint32_t)__builtin_ctzll(bits);
+        const bool swap = k == 2 && row[l][id[1]] > row[l][id[0]];
+        expert[l][0] = id[swap];
+        if (k == 2)
+            expert[l][1] = id[!swap];
+        odd |= (uint32_t)(count != k) << l;
+    }
+    top[0] = load8(max);
+    if (k == 2)
+        top[1] = load8(cut);
+    return odd;
+}
+
+static uint32_t rank_few(const float *const row[8], uint32_t n, uint32_t k, const struct marked_row *marks,
                          uint32_t *const expert[8], v8f *top)
 {
     return rank_lanes(row, n, k, FEW_MARKED, marks, expert, top);
 }
 
-static uint32_t rank_many(const float *const row[8], uint32_t n, uint32_t k, const struct marks *marks,
+static uint32_t rank_many(const float *const row[8], uint32_t n, uint32_t k, const struct marked_row *marks,
                           uint32_t *const expert[8], v8f *top)
 {
     return rank_lanes(row, n, k, MOST_MARKED, marks, expert, top);
@@ -373,25 +437,23 @@ static inline __attribute__((always_inline)) uint32_t best8_of(const float *cons
                                                                const bool with_sum, uint32_t *const expert[8], v8f *top,
                                                                v8f *sum, v8f *dot)
 {
-    struct marks marks;
+    struct marked_row marks[8];
     float max[8], cut[8];
     v8f part[8], dots[8];
     find_bound(row, n, k, max, cut);
-    for (uint32_t l = 0; l < 8; l += MARKED_ROWS) {
-        uint8_t *byte[MARKED_ROWS];
-        for (uint32_t j = 0; j < MARKED_ROWS; j++) {
-            byte[j] = marks.row[l + j].byte;
-            marks.row[l + j].word[(n - 1) / 64] = 0;
-        }
-        mark_rows(row + l, n, max + l, cut + l, with_sum, byte, (struct mark_sums){part + l, dot ? dots + l : NULL});
-    }
-    const uint32_t left = k > 8    ? UINT8_MAX
-                          : k <= 4 ? rank_few(row, n, k, &marks, expert, top)
-                                   : rank_many(row, n, k, &marks, expert, top);
+    for (uint32_t l = 0; l < 8; l++)
+        marks[l].word[(n - 1) / 64] = 0;
+    for (uint32_t l = 0; l < 8; l += MARKED_ROWS)
+        mark_rows(row + l, n, max + l, cut + l, with_sum, marks + l,
+                  (struct mark_sums){part + l, dot ? dots + l : NULL});
+    const uint32_t left = k > 8   ? UINT8_MAX
+                          : k > 4 ? rank_many(row, n, k, marks, expert, top)
+                          : k > 2 ? rank_few(row, n, k, marks, expert, top)
+                                  : rank_known(row, n, k, marks, max, cut, expert, top);
     for (uint32_t l = 0; left != 0 && l < 8; l++) {
         if (!(left >> l & 1))
             continue;
-        rank_marked(row[l], n, k, marks.row[l].word, expert[l]);
+        rank_marked(row[l], n, k, marks[l].word, expert[l]);
         for (uint32_t c = 0; c < k; c++)
             top[c][l] = expert[l][c] == MOESIM_NO_EXPERT ? -INFINITY : row[l][expert[l][c]];
     }

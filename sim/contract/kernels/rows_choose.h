@@ -127,37 +127,13 @@ static bool choose(const float *const v[8], uint32_t n, uint32_t k, uint32_t *co
 
 /* ---- groups of experts ---- */
 
-/* The two largest of each lane so far; -inf where there are none. NaN takes no part. */
-struct best_two {
-    v8f first, second;
-};
-
-static inline struct best_two keep_two(struct best_two b, v8f x)
-{
-    const v8i above = x > b.first;
-    b.second = pick(above, b.first, pick(x > b.second, x, b.second));
-    b.first = pick(above, x, b.first);
-    return b;
-}
-
 /* The two largest of eight groups' values each, a lane for each group. */
 static inline struct best_two best_two_of(const float *values, uint32_t size, uint32_t n_groups)
 {
-    v8f first[8], second[8];
-    struct best_two b = {splat(-INFINITY), splat(-INFINITY)}, all = b;
-    for (uint32_t g = 0; g < 8; g++) {
-        const float *v = values + (size_t)(g < n_groups ? g : 0) * size;
-        struct best_two own = b;
-        for (uint32_t i = 0; i < size; i += 8)
-            own = keep_two(own, size - i >= 8 ? load8(v + i) : load_tail(v + i, size - i));
-        first[g] = own.first;
-        second[g] = own.second;
-    }
-    transpose8(first);
-    transpose8(second);
-    for (int i = 0; i < 8; i++)
-        all = keep_two(keep_two(all, first[i]), second[i]);
-    return all;
+    const float *group[8];
+    for (uint32_t g = 0; g < 8; g++)
+        group[g] = values + (size_t)(g < n_groups ? g : 0) * size;
+    return best_two8(group, size);
 }
 
 /* The sum of the n best of a group, fewer where fewer are numbers; -inf where none is. `best` is [n]. */

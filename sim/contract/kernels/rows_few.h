@@ -67,33 +67,16 @@ static inline uint32_t move_few(const uint32_t *expert, uint32_t n, const uint32
     return i;
 }
 
-/* The same of pairs that are there already, of one or two a token; false where one does not follow. */
-static inline bool follow_eights(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t *next)
+/* Whether the slots of n choices, a multiple of eight, are those that place_few() gives. */
+static inline bool follow_few(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t *next)
 {
-    __m256i all = load_eight(next), odd = _mm256_setzero_si256(), twice = odd;
-    for (uint32_t i = 0; i < n; i += 8) {
-        const __m256i of = load_eight(expert + i);
-        odd = _mm256_or_si256(odd, _mm256_xor_si256(places8(of, &all), load_eight(slot + i)));
-        twice = _mm256_or_si256(twice, _mm256_cmpeq_epi32(of, _mm256_shuffle_epi32(of, 0xb1)));
-    }
+    __m256i all = load_eight(next), odd = _mm256_setzero_si256();
+    for (uint32_t i = 0; i < n; i += 8)
+        odd = _mm256_or_si256(odd, _mm256_xor_si256(places8(load_eight(expert + i), &all), load_eight(slot + i)));
     _mm256_storeu_si256((__m256i *)next, all);
-    return _mm256_testz_si256(odd, odd) && (k == 1 || _mm256_testz_si256(twice, twice));
+    return _mm256_testz_si256(odd, odd);
 }
 #endif
-
-static bool rows_follow(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t *next)
-{
-    uint32_t i = 0, odd = 0;
-#ifdef __AVX2__
-    i = n / 8 * 8;
-    odd = !follow_eights(expert, slot, i, k, next);
-#endif
-    for (; i < n; i++) {
-        odd |= next[expert[i]]++ ^ (uint32_t)slot[i];
-        odd |= k == 2 && expert[i] == expert[i ^ 1];
-    }
-    return odd == 0;
-}
 
 static void rows_move_slots(const uint32_t *expert, uint32_t n, const uint32_t *start, uint32_t n_experts,
                             int32_t *slot)

@@ -379,38 +379,51 @@ Test(kernels_elementary, runs_against_rows)
     }
 }
 
-/* Pairs of few experts that follow, and the same with one thing wrong. */
+/* Pairs that follow, and the same with one thing wrong. */
 static void check_follow(const struct rows_kernels *rows, uint32_t seed)
 {
-    enum { MOST_PAIRS = 60 };
+    enum { MOST_PAIRS = 64, MOST_EXPERTS = 40 };
     const struct moesim_random d = {.seed = seed, .stream = MOESIM_STREAM_TEST + 5};
-    const uint32_t k = 1 + seed % 2, n = k * moesim_random_below(&d, 0, MOST_PAIRS / 2);
-    uint32_t expert[MOST_PAIRS], next[8], start[8], n_wrong = 0;
+    const uint32_t k = 1u << seed % 4, n = k * moesim_random_below(&d, 0, MOST_PAIRS / k + 1);
+    const uint32_t n_experts = seed % 3 ? 8 + moesim_random_below(&d, 1, MOST_EXPERTS - 7) : 8;
+    uint32_t expert[MOST_PAIRS], next[MOST_EXPERTS], start[MOST_EXPERTS], n_wrong = 0;
     int32_t slot[MOST_PAIRS];
-    for (uint32_t e = 0; e < 8; e++)
+    for (uint32_t e = 0; e < n_experts; e++)
         start[e] = next[e] = 1000 * e;
-    for (uint32_t i = 0; i < n; i++) {
-        expert[i] = moesim_random_below(&d, i + 1, 8);
-        if (i % k)
-            expert[i] = (expert[i - 1] + 1 + expert[i] % 7) % 8;
+    for (uint32_t i = 0; i < n; i++) { /* a walk by a step that meets no expert twice in eight */
+        const uint32_t first = moesim_random_below(&d, 2 + i / k, n_experts);
+        expert[i] = (first + i % k) % n_experts;
         slot[i] = (int32_t)next[expert[i]]++;
     }
-    cr_assert(rows->follow(expert, slot, n, k, start));
-    cr_assert_arr_eq(start, next, sizeof next);
+    cr_assert(rows->follow(expert, slot, n, k, n_experts, start));
+    cr_assert_arr_eq(start, next, n_experts * sizeof *next);
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t was = expert[i];
-        for (uint32_t e = 0; e < 8; e++)
+        for (uint32_t e = 0; e < n_experts; e++)
             start[e] = 1000 * e;
         slot[i] ^= 1 << i % 20;
-        n_wrong += !rows->follow(expert, slot, n, k, start);
+        n_wrong += !rows->follow(expert, slot, n, k, n_experts, start);
         slot[i] ^= 1 << i % 20;
-        for (uint32_t e = 0; e < 8; e++)
+        for (uint32_t e = 0; e < n_experts; e++)
             start[e] = 1000 * e;
-        expert[i] = k == 2 ? expert[i ^ 1] : (was + 1) % 8;
-        n_wrong += !rows->follow(expert, slot, n, k, start);
+        expert[i] = k > 1 ? expert[i / k * k + (i + 1 + seed / 4 % (k - 1)) % k] : (was + 1) % n_experts;
+        n_wrong += !rows->follow(expert, slot, n, k, n_experts, start);
         expert[i] = was;
     }
     cr_assert_eq(n_wrong, 2 * n, "%s: seed %u", rows->name, seed);
+
+    /* twice in a token, with slots that follow */
+    for (uint32_t i = 0; k > 1 && i < n; i++) {
+        const uint32_t was = expert[i];
+        expert[i] = expert[i / k * k + (i + 1 + seed / 4 % (k - 1)) % k];
+        int32_t own[MOST_PAIRS];
+        for (uint32_t e = 0; e < n_experts; e++)
+            start[e] = next[e] = 0;
+        for (uint32_t j = 0; j < n; j++)
+            own[j] = (int32_t)next[expert[j]]++;
+        cr_assert_not(rows->follow(expert, own, n, k, n_experts, start), "%s: seed %u, pair %u", rows->name, seed, i);
+        expert[i] = was;
+    }
 }
 
 Test(kernels_elementary, pairs_that_follow)
