@@ -331,7 +331,8 @@ static inline __attribute__((always_inline)) v8f merge_ranked(struct ranked *a, 
     return other;
 }
 
-/* A row's marked columns, at most `most`: values, -inf where there are no more, and ids. False where there are more. */
+/* A row's marked columns, at most `most`: values and ids, -inf and 0 where there are no more. False where there are
+ * more. */
 static inline bool list_marked(const float *row, uint32_t n, const uint64_t *word, const uint32_t most, float *value,
                                uint32_t *id)
 {
@@ -340,7 +341,9 @@ static inline bool list_marked(const float *row, uint32_t n, const uint64_t *wor
         count += (uint32_t)__builtin_popcountll(word[i / 64]);
     for (uint32_t i = 0; i < most; i += 8) {
         const v8f none = splat(-INFINITY);
+        const v8i first = splat_id(0);
         memcpy(value + i, &none, sizeof none);
+        memcpy(id + i, &first, sizeof first);
     }
     for (uint32_t i = 0; count <= most && i < n; i += 64)
         for (uint64_t bits = word[i / 64]; bits != 0; bits &= bits - 1) {
@@ -372,7 +375,7 @@ static inline __attribute__((always_inline)) uint32_t rank_lanes(const float *co
                                                                  uint32_t *const expert[8], v8f *top)
 {
     float value[8][MOST_MARKED];
-    uint32_t id[8][MOST_MARKED] = {{0}}, odd = 0;
+    uint32_t id[8][MOST_MARKED], odd = 0;
     struct ranked best;
     v8f next = splat(-INFINITY);
     for (uint32_t l = 0; l < 8; l++)

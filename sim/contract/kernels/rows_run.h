@@ -189,8 +189,9 @@ static inline __attribute__((always_inline)) bool place_choices(const uint32_t *
  * from the hardware's own prefetcher. */
 static inline void prefetch_row(const float *row, uint32_t n)
 {
-    for (uint32_t i = 0; n > 16 && i < n; i += 16)
-        __builtin_prefetch(row + i);
+    const uint32_t n_lines = n > 16 ? (n + 15) / 16 : 0;
+    for (uint32_t i = 0; i < n_lines; i++)
+        __builtin_prefetch(row + (size_t)i * 16);
 }
 
 /* Eight rows: expert[8][k] and score[8][k] (NULL = not wanted). Whether they are all of the ordinary kind, in which
