@@ -125,9 +125,11 @@ static uint32_t even_choices(const struct moesim_plan *plan, uint32_t first, uin
         return 0;
     for (uint32_t t = first; t < last; t++)
         odd |= plan->first[t + 1] - plan->first[t] - k;
-    for (uint32_t i = begin; !odd && i < end; i++)
+    if (odd)
+        return 0;
+    for (uint32_t i = begin; i < end; i++)
         fate |= plan->fate[i];
-    return !odd && fate == MOESIM_KEPT ? k : 0;
+    return fate == MOESIM_KEPT ? k : 0;
 }
 
 static void count_even(const struct pass *pass, struct part *part, uint32_t first, uint32_t last)
@@ -150,16 +152,27 @@ static bool same_sequence(const uint32_t *sequence, uint32_t t, uint32_t lag)
     return t >= lag && (!sequence || sequence[t] == sequence[t - lag]);
 }
 
+/* Whether all of tokens [first, last), first >= lag, are of the same sequence as those `lag` before them. */
+static bool all_same_sequence(const uint32_t *sequence, uint32_t first, uint32_t last, uint32_t lag)
+{
+    uint32_t differ = 0;
+    for (uint32_t t = first; sequence && t < last; t++)
+        differ |= sequence[t] ^ sequence[t - lag];
+    return differ == 0;
+}
+
 /* Tokens [first, last), which have k experts each, as have those before them. */
 static void share_even(const struct pass *pass, struct overlap *overlap, uint32_t lag, uint32_t first, uint32_t last,
                        uint32_t k)
 {
     const struct moesim_plan *plan = pass->plan;
     const uint32_t *sequence = pass->batch->sequence_id;
-    for (uint32_t t = first < lag ? lag : first; t < last; t++) {
+    uint32_t t = first < lag ? lag : first;
+    const bool all = t < last && all_same_sequence(sequence, t, last, lag);
+    for (; t < last; t++) {
         const uint32_t begin = t;
-        while (t < last && same_sequence(sequence, t, lag))
-            t++;
+        while (t < last && (all || same_sequence(sequence, t, lag)))
+            t = all ? last : t + 1;
         if (t == begin)
             continue;
         overlap->n += t - begin;

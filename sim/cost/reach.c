@@ -8,7 +8,7 @@
 
 #include "sim/cost/compute.h"
 
-enum { PLANES = 8, MOST_COUNTED = (1 << PLANES) - 1 };
+enum { PLANES = 8, EIGHT = 8, MOST_COUNTED = (1 << PLANES) - EIGHT };
 
 static bool has_one_replica(const struct moesim_placement *p)
 {
@@ -69,6 +69,34 @@ static inline uint64_t devices_of(const struct moesim_plan *plan, uint32_t t, ui
     return devices;
 }
 
+/* a + b + c bit by bit: the lower bit of each sum goes to `sum`, the upper is returned. */
+static inline uint64_t add_three(uint64_t a, uint64_t b, uint64_t c, uint64_t *sum)
+{
+    const uint64_t differ = a ^ b;
+    *sum = differ ^ c;
+    return (a & b) | (differ & c);
+}
+
+/* Adds a word to the planes from l on. */
+static inline void add_word(uint64_t plane[PLANES], int l, uint64_t word)
+{
+    for (; word != 0; l++) {
+        const uint64_t both = plane[l] & word;
+        plane[l] ^= word;
+        word = both;
+    }
+}
+
+static inline void add_eight(uint64_t plane[PLANES], const uint64_t w[EIGHT])
+{
+    uint64_t two[4], four[2];
+    for (int i = 0; i < 4; i++)
+        two[i] = add_three(plane[0], w[2 * i], w[2 * i + 1], &plane[0]);
+    for (int i = 0; i < 2; i++)
+        four[i] = add_three(plane[1], two[2 * i], two[2 * i + 1], &plane[1]);
+    add_word(plane, 3, add_three(plane[2], four[0], four[1], &plane[2]));
+}
+
 /* Tokens [begin, end), no more than MOST_COUNTED. */
 static uint32_t count_block(const struct moesim_reach *r, uint32_t begin, uint32_t end, struct moesim_cost_part *part,
                             struct nodes *nodes)
@@ -77,17 +105,16 @@ static uint32_t count_block(const struct moesim_reach *r, uint32_t begin, uint32
     const uint64_t *bit = part->own_bit;
     uint32_t *pairs = part->own_pairs, served = 0;
     uint64_t plane[PLANES] = {0};
-    for (uint32_t t = begin; t < end; t++) {
-        const uint64_t devices = devices_of(r->plan, t, n_experts, bit, pairs);
-        uint64_t carry = devices;
-        served += devices != 0;
-        for (int l = 0; l < PLANES; l++) {
-            const uint64_t both = plane[l] & carry;
-            plane[l] ^= carry;
-            carry = both;
-        }
-        for (uint32_t i = 0; i < nodes->n; i++)
-            nodes->reach[i] += (devices & nodes->devices[i]) != 0;
+    for (uint32_t t = begin; t < end; t += EIGHT) {
+        uint64_t devices[EIGHT] = {0};
+        for (uint32_t i = 0; i < EIGHT && t + i < end; i++)
+            devices[i] = devices_of(r->plan, t + i, n_experts, bit, pairs);
+        add_eight(plane, devices);
+        for (int i = 0; i < EIGHT; i++)
+            served += devices[i] != 0;
+        for (uint32_t n = 0; n < nodes->n; n++)
+            for (int i = 0; i < EIGHT; i++)
+                nodes->reach[n] += (devices[i] & nodes->devices[n]) != 0;
     }
     for (uint32_t d = 0; d < r->ep; d++)
         for (int l = 0; l < PLANES; l++)
