@@ -70,7 +70,7 @@ static size_t count_characters(const uint8_t *word, size_t length)
  * of it. */
 static const struct vocabulary_word *longest_piece(const struct pieces *p, const uint8_t *key, size_t mark, size_t n)
 {
-    const struct vocabulary_word *piece = vocabulary_find(p->vocabulary, key, n);
+    const struct vocabulary_word *piece = n <= p->longest ? vocabulary_find(p->vocabulary, key, n) : NULL;
     uint64_t hash[PIECES_MAX_CHARACTERS], h = moesim_hash(MOESIM_HASH_START, key, mark);
     size_t end[PIECES_MAX_CHARACTERS], n_ends = 0;
     for (size_t i = mark, next; !piece && i < n && i < p->longest; i = next) {
