@@ -22,8 +22,9 @@
 #define STEP 16                                   /* terms that are unrolled */
 #define LINE 64                                   /* bytes of a cache line */
 #define TERM_LINES (WIDTH * sizeof(float) / LINE) /* lines of b that a term takes */
-/* Terms that one pass takes: `a` of a block of rows stays in the second-level cache, a panel of b in the first. */
-#define PASS_TERMS (8192 / WIDTH)
+/* Terms that one pass takes: a panel of b stays in the first-level cache and leaves room for a tile's rows of a, those
+ * of a block of rows stay in the second. */
+#define PASS_TERMS 256
 /* Rows whose sums fit the registers, and those of which two panels' sums do. */
 #if defined(__AVX512F__)
 #define MOST_ROWS 12

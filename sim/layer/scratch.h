@@ -11,7 +11,7 @@
 
 #include "sim/layer/layer.h"
 
-#define BLOCK_ROWS 192 /* a pass over them keeps in the second-level cache, and hides the stream of weights */
+#define BLOCK_ROWS 96 /* a pass over them keeps in the second-level cache, and hides the stream of weights */
 /* Columns of one task: few enough to share one expert between threads, and for two matrices' panels of so many columns,
  * transposed, to keep in the second-level cache. */
 #define TILE_COLUMNS 64
