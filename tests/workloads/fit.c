@@ -21,7 +21,7 @@ static void set_up(void)
     omp_set_num_threads(1);
 }
 
-TestSuite(fit, .timeout = 100, .init = set_up, .fini = folder_remove);
+TestSuite(fit, .timeout = 300, .init = set_up, .fini = folder_remove);
 
 enum { E = 16, K = 2, SEQUENCE = 128, SEQUENCES = 15, T = SEQUENCE * SEQUENCES, LAYERS = 2 };
 
