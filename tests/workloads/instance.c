@@ -95,6 +95,25 @@ void instance_create(struct instance *instance, const char *name, const char *co
     }
 }
 
+struct moesim_workload_env instance_env(uint32_t n_tokens, uint32_t d_model)
+{
+    return (struct moesim_workload_env){.seed = 4,
+                                        .n_layers = 2,
+                                        .n_experts = 8,
+                                        .n_columns = 8,
+                                        .n_tokens = n_tokens,
+                                        .d_model = d_model,
+                                        .n_devices = 1};
+}
+
+enum moesim_status instance_shape(struct instance *instance, const char *name, const char *const *settings,
+                                  struct moesim_workload_shape *shape)
+{
+    *shape = (struct moesim_workload_shape){.struct_size = sizeof *shape};
+    instance_create(instance, name, settings);
+    return instance->workload->shape(instance->params, shape, &instance->error);
+}
+
 enum moesim_status instance_init(struct instance *instance, struct moesim_workload_env env)
 {
     env.struct_size = sizeof env;

@@ -29,6 +29,11 @@ struct instance {
 
 /* A workload by name with its parameters: pairs of key and value, ended by NULL. */
 void instance_create(struct instance *instance, const char *name, const char *const *settings);
+/* The same, and what shape() says of it, whose status is returned. */
+enum moesim_status instance_shape(struct instance *instance, const char *name, const char *const *settings,
+                                  struct moesim_workload_shape *shape);
+/* Two layers of eight experts, for so many tokens. */
+struct moesim_workload_env instance_env(uint32_t n_tokens, uint32_t d_model);
 enum moesim_status instance_init(struct instance *instance, struct moesim_workload_env env);
 struct moesim_batch instance_step(struct instance *instance, uint32_t step, uint32_t layer);
 void instance_destroy(struct instance *instance);

@@ -243,24 +243,6 @@ static const char *write_counting(void)
     return folder_write("t", text, n);
 }
 
-static struct moesim_workload_env env_of(uint32_t n_tokens, uint32_t d_model)
-{
-    return (struct moesim_workload_env){.seed = 4,
-                                        .n_layers = 2,
-                                        .n_experts = 8,
-                                        .n_columns = 8,
-                                        .n_tokens = n_tokens,
-                                        .d_model = d_model,
-                                        .n_devices = 1};
-}
-
-static enum moesim_status shape_of(struct instance *w, const char *const *settings, struct moesim_workload_shape *shape)
-{
-    *shape = (struct moesim_workload_shape){.struct_size = sizeof *shape};
-    instance_create(w, "text", settings);
-    return w->workload->shape(w->params, shape, &w->error);
-}
-
 /* The ids are written out again and must be the text. */
 Test(pieces, tokens_are_the_text)
 {
@@ -269,9 +251,9 @@ Test(pieces, tokens_are_the_text)
     char out[2400] = "", expected[1200] = "";
     const char *const *settings = SETTINGS("files", write_counting(), "vocabulary", "piece", "word_list",
                                            folder_write("list", numbers, strlen(numbers)), "sequence", "600");
-    cr_assert_eq(shape_of(&w, settings, &shape), MOESIM_OK, "%s", w.error.text);
+    cr_assert_eq(instance_shape(&w, "text", settings, &shape), MOESIM_OK, "%s", w.error.text);
     cr_assert_eq(shape.vocabulary, N_NUMBERS);
-    cr_assert_eq(instance_init(&w, env_of(600, 0)), MOESIM_OK, "%s", w.error.text);
+    cr_assert_eq(instance_init(&w, instance_env(600, 0)), MOESIM_OK, "%s", w.error.text);
     const struct moesim_batch b = instance_step(&w, 5, 0);
     for (uint32_t t = 0; t < 600; t++) {
         char text[16];
@@ -305,7 +287,7 @@ Test(pieces, lengths_are_of_pieces)
         instance_create(
             &w, "text",
             SETTINGS("files", file, "vocabulary", "piece", "word_list", path, "held_out", "0.5", "sequence", "11"));
-        struct moesim_workload_env env = env_of(11, 0);
+        struct moesim_workload_env env = instance_env(11, 0);
         env.part = MOESIM_PART_VALIDATION;
         cr_assert_eq(w.workload->fits(w.params, &env, &err), MOESIM_EINVAL);
         cr_assert(strstr(err.text, says[whole]), "%s", err.text);
@@ -337,7 +319,7 @@ Test(pieces, bytes_of_a_part)
         instance_create(&w, "text",
                         SETTINGS("files", files, "vocabulary", cases[i].vocabulary, "word_list", byte ? "" : list,
                                  "held_out", cases[i].held_out, "sequence", "1", "only", "long"));
-        struct moesim_workload_env env = env_of(4, 0);
+        struct moesim_workload_env env = instance_env(4, 0);
         env.part = cases[i].part;
         cr_assert_eq(instance_init(&w, env), MOESIM_OK, "%s", w.error.text);
         cr_assert_eq(w.workload->bytes_per_token(w.state, 0), cases[i].expected, "case %zu: %.17g", i,
@@ -368,13 +350,13 @@ Test(pieces, vectors_have_a_row_for_every_piece)
                                                "common", "1", "mixing", "0", "sequence", "100");
         struct instance w;
         struct moesim_workload_shape shape;
-        cr_assert_eq(shape_of(&w, settings, &shape), more ? MOESIM_EIO : MOESIM_OK, "%s", w.error.text);
+        cr_assert_eq(instance_shape(&w, "text", settings, &shape), more ? MOESIM_EIO : MOESIM_OK, "%s", w.error.text);
         if (more) {
             cr_assert(strstr(w.error.text, "has 15 rows, ") && strstr(w.error.text, "list has 14 lines"), "%s",
                       w.error.text);
         } else {
             cr_assert(shape.d_model == 2 && shape.vocabulary == N_NUMBERS);
-            cr_assert_eq(instance_init(&w, env_of(300, 2)), MOESIM_OK, "%s", w.error.text);
+            cr_assert_eq(instance_init(&w, instance_env(300, 2)), MOESIM_OK, "%s", w.error.text);
             const struct moesim_batch b = instance_step(&w, 0, 1);
             for (uint32_t t = 0; t < 300; t++)
                 for (uint32_t j = 0; j < 2; j++)
@@ -398,12 +380,12 @@ Test(pieces, steps_are_pure_functions)
             SETTINGS("files", file, "vocabulary", "piece", "word_list", list, "sequence", "70", "batching", kinds[k]);
         omp_set_num_threads(1);
         instance_create(&a, "text", settings);
-        cr_assert_eq(instance_init(&a, env_of(210, 8)), MOESIM_OK, "%s", a.error.text);
+        cr_assert_eq(instance_init(&a, instance_env(210, 8)), MOESIM_OK, "%s", a.error.text);
         const struct moesim_batch x = instance_step(&a, 9, 1);
         for (int threads = 1; threads <= 4; threads *= 2) {
             omp_set_num_threads(threads);
             instance_create(&b, "text", settings);
-            cr_assert_eq(instance_init(&b, env_of(210, 8)), MOESIM_OK);
+            cr_assert_eq(instance_init(&b, instance_env(210, 8)), MOESIM_OK);
             instance_step(&b, 4, 0);
             const struct moesim_batch y = instance_step(&b, 9, 1);
             cr_assert_arr_eq(x.hidden, y.hidden, 210 * 8 * sizeof(float));
@@ -437,7 +419,7 @@ Test(pieces, settings_that_do_not_go_together)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct instance w;
         struct moesim_workload_shape shape;
-        cr_assert_eq(shape_of(&w, cases[i].settings, &shape), MOESIM_EINVAL);
+        cr_assert_eq(instance_shape(&w, "text", cases[i].settings, &shape), MOESIM_EINVAL);
         cr_assert_str_eq(w.error.text, cases[i].says);
         instance_destroy(&w);
     }

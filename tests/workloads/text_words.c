@@ -14,17 +14,6 @@
 
 TestSuite(text_words, .timeout = 60, .init = folder_create, .fini = folder_remove);
 
-static struct moesim_workload_env env_of(uint32_t n_tokens, uint32_t d_model)
-{
-    return (struct moesim_workload_env){.seed = 4,
-                                        .n_layers = 2,
-                                        .n_experts = 8,
-                                        .n_columns = 8,
-                                        .n_tokens = n_tokens,
-                                        .d_model = d_model,
-                                        .n_devices = 1};
-}
-
 /* "w0 w1 ... w96 w0 ...": the next word tells where one is. */
 static const char *write_counting(const char *name)
 {
@@ -59,13 +48,6 @@ static const char *write_vectors(uint32_t n_rows, float scale)
     return folder_write("v.npy", bytes, compose_npy(bytes, "<f4", shape, value, n_rows * sizeof value[0]));
 }
 
-static enum moesim_status shape_of(struct instance *w, const char *const *settings, struct moesim_workload_shape *shape)
-{
-    *shape = (struct moesim_workload_shape){.struct_size = sizeof *shape};
-    instance_create(w, "text", settings);
-    return w->workload->shape(w->params, shape, &w->error);
-}
-
 Test(text_words, words_follow_each_other)
 {
     struct instance w;
@@ -73,9 +55,10 @@ Test(text_words, words_follow_each_other)
     char file[512], list[512];
     snprintf(file, sizeof file, "%s", write_counting("t.xz"));
     snprintf(list, sizeof list, "%s", write_list());
-    cr_assert_eq(shape_of(&w, SETTINGS("files", file, "vocabulary", "word", "words", "60"), &shape), MOESIM_OK);
+    cr_assert_eq(instance_shape(&w, "text", SETTINGS("files", file, "vocabulary", "word", "words", "60"), &shape),
+                 MOESIM_OK);
     cr_assert_eq(shape.vocabulary, 60);
-    cr_assert_eq(instance_init(&w, env_of(500, 16)), MOESIM_OK, "%s", w.error.text);
+    cr_assert_eq(instance_init(&w, instance_env(500, 16)), MOESIM_OK, "%s", w.error.text);
     const struct moesim_batch b = instance_step(&w, 3, 0);
     uint32_t rare = 0;
     for (uint32_t t = 0; t < 500; t++) {
@@ -99,9 +82,9 @@ Test(text_words, vectors_are_the_embedding)
         snprintf(vectors, sizeof vectors, "%s", write_vectors(97, scaled ? 1e-3f : 1));
         const char *const *settings = SETTINGS("files", file, "vocabulary", "word", "vectors", vectors, "word_list",
                                                list, "common", "1", "mixing", "0", "sequence", "100");
-        cr_assert_eq(shape_of(&w, settings, &shape), MOESIM_OK, "%s", w.error.text);
+        cr_assert_eq(instance_shape(&w, "text", settings, &shape), MOESIM_OK, "%s", w.error.text);
         cr_assert(shape.d_model == 3 && shape.vocabulary == 98);
-        cr_assert_eq(instance_init(&w, env_of(300, 3)), MOESIM_OK, "%s", w.error.text);
+        cr_assert_eq(instance_init(&w, instance_env(300, 3)), MOESIM_OK, "%s", w.error.text);
         const struct moesim_batch b = instance_step(&w, 0, 1);
         for (uint32_t t = 0; t < 300; t++) {
             const double i = b.token_id[t] - 1;
@@ -116,10 +99,11 @@ Test(text_words, vectors_are_the_embedding)
     }
     /* of bytes: 256 rows, no list */
     snprintf(vectors, sizeof vectors, "%s", write_vectors(256, 1));
-    cr_assert_eq(shape_of(&w, SETTINGS("files", file, "vectors", vectors, "common", "1", "mixing", "0"), &shape),
-                 MOESIM_OK);
+    cr_assert_eq(
+        instance_shape(&w, "text", SETTINGS("files", file, "vectors", vectors, "common", "1", "mixing", "0"), &shape),
+        MOESIM_OK);
     cr_assert(shape.d_model == 3 && shape.vocabulary == 256);
-    cr_assert_eq(instance_init(&w, env_of(40, 3)), MOESIM_OK, "%s", w.error.text);
+    cr_assert_eq(instance_init(&w, instance_env(40, 3)), MOESIM_OK, "%s", w.error.text);
     const struct moesim_batch b = instance_step(&w, 0, 0);
     for (uint32_t t = 0; t < 40; t++)
         cr_assert_float_eq((double)b.hidden[3 * t] * sin(b.token_id[t]),
@@ -159,17 +143,19 @@ Test(text_words, vectors_that_do_not_fit)
                  folder_write("v.npy", bytes,
                               compose_npy(bytes, cases[i].descr, cases[i].shape, cases[i].data, cases[i].n)));
         instance_create(&w, "text", SETTINGS("files", file, "vocabulary", "word", "vectors", path, "word_list", list));
-        cr_assert_eq(instance_init(&w, env_of(10, i == 7 ? 1 : 3)), cases[i].status, "case %zu: %s", i, w.error.text);
+        cr_assert_eq(instance_init(&w, instance_env(10, i == 7 ? 1 : 3)), cases[i].status, "case %zu: %s", i,
+                     w.error.text);
         cr_assert(strstr(w.error.text, cases[i].says) && strstr(w.error.text, path), "case %zu: %s", i, w.error.text);
         instance_destroy(&w);
     }
     struct instance unused;
     struct moesim_workload_shape of_unused;
-    cr_assert_eq(shape_of(&unused, SETTINGS("files", file, "words", "100"), &of_unused), MOESIM_EINVAL);
+    cr_assert_eq(instance_shape(&unused, "text", SETTINGS("files", file, "words", "100"), &of_unused), MOESIM_EINVAL);
     cr_assert_str_eq(unused.error.text, "words has no effect without vocabulary=word");
     instance_destroy(&unused);
-    cr_assert_eq(shape_of(&unused, SETTINGS("files", file, "vocabulary", "word", "vectors", "x"), &of_unused),
-                 MOESIM_EINVAL);
+    cr_assert_eq(
+        instance_shape(&unused, "text", SETTINGS("files", file, "vocabulary", "word", "vectors", "x"), &of_unused),
+        MOESIM_EINVAL);
     cr_assert_str_eq(unused.error.text, "vectors of words take word_list=FILE, which says whose they are");
     instance_destroy(&unused);
 }
@@ -182,7 +168,7 @@ Test(text_words, a_checkpoint_goes_without_vectors)
         SETTINGS("files", file, "vocabulary", "word", "word_list", list, "checkpoint", "m", "sequence", "4");
     struct instance w;
     struct moesim_workload_shape shape;
-    cr_assert_eq(shape_of(&w, settings, &shape), MOESIM_OK, "%s", w.error.text);
+    cr_assert_eq(instance_shape(&w, "text", settings, &shape), MOESIM_OK, "%s", w.error.text);
     cr_assert(shape.vocabulary == 3 && shape.sequence == 4 && shape.d_model == 0);
     cr_assert_str_eq(shape.checkpoint, "m");
     instance_destroy(&w);
@@ -194,7 +180,8 @@ Test(text_words, a_checkpoint_goes_without_vectors)
     for (uint32_t t = 0; t < 8; t++)
         cr_assert_leq(batch.token_id[t], 2);
     instance_destroy(&w);
-    cr_assert_eq(shape_of(&w, SETTINGS("files", file, "word_list", list, "checkpoint", "m"), &shape), MOESIM_EINVAL);
+    cr_assert_eq(instance_shape(&w, "text", SETTINGS("files", file, "word_list", list, "checkpoint", "m"), &shape),
+                 MOESIM_EINVAL);
     cr_assert_str_eq(w.error.text, "word_list has no effect without vocabulary=word or vocabulary=piece");
     instance_destroy(&w);
 }
@@ -216,7 +203,7 @@ Test(text_words, one_domain_alone)
     static const char *const only[] = {"", "one", "t/two"};
     for (int i = 0; i < 3; i++) {
         instance_create(&w, "text", SETTINGS("files", folder, "domains", "file", "only", only[i], "sequence", "50"));
-        cr_assert_eq(instance_init(&w, env_of(200, 8)), MOESIM_OK, "%s", w.error.text);
+        cr_assert_eq(instance_init(&w, instance_env(200, 8)), MOESIM_OK, "%s", w.error.text);
         const struct moesim_batch b = instance_step(&w, 2, 0);
         for (uint32_t t = 0; t < 200; t++) {
             const uint32_t d = i ? (uint32_t)i - 1 : t / 50 % 2;
@@ -231,7 +218,7 @@ Test(text_words, one_domain_alone)
     static const char *const wrong[] = {"three", "ne", "t"};
     for (int i = 0; i < 3; i++) {
         instance_create(&w, "text", SETTINGS("files", folder, "domains", "file", "only", wrong[i]));
-        cr_assert_eq(instance_init(&w, env_of(200, 8)), MOESIM_EINVAL);
+        cr_assert_eq(instance_init(&w, instance_env(200, 8)), MOESIM_EINVAL);
         cr_assert(strstr(w.error.text, "no domain of the texts ends in"), "%s", w.error.text);
         instance_destroy(&w);
     }
@@ -253,7 +240,7 @@ Test(text_words, a_token_is_the_same_in_every_batch)
         struct instance w;
         uint32_t compared = 0;
         instance_create(&w, "text", SETTINGS("files", file, "sequence", "32", "context", "4", "batching", kinds[k]));
-        cr_assert_eq(instance_init(&w, env_of(T, D)), MOESIM_OK, "%s", w.error.text);
+        cr_assert_eq(instance_init(&w, instance_env(T, D)), MOESIM_OK, "%s", w.error.text);
         for (uint32_t step = 0; step < (k ? 60 : KNOWN_STEPS); step++) {
             const struct moesim_batch b = instance_step(&w, step, 1);
             cr_assert_eq(!b.padding, k < 3);
@@ -290,8 +277,8 @@ Test(text_words, every_batching_is_a_pure_function)
         const char *const *settings = SETTINGS("files", file, "sequence", "300", "context", "2", "batching", kinds[k]);
         instance_create(&a, "text", settings);
         instance_create(&b, "text", settings);
-        cr_assert_eq(instance_init(&a, env_of(200, D)), MOESIM_OK);
-        cr_assert_eq(instance_init(&b, env_of(200, D)), MOESIM_OK);
+        cr_assert_eq(instance_init(&a, instance_env(200, D)), MOESIM_OK);
+        cr_assert_eq(instance_init(&b, instance_env(200, D)), MOESIM_OK);
         const struct moesim_batch x = instance_step(&a, 9, 1);
         for (int threads = 1; threads <= 4; threads++) {
             omp_set_num_threads(threads);
