@@ -145,5 +145,11 @@ MOESIM_API struct moesim_confidence_run *moesim_survey_confidence(struct moesim_
 MOESIM_API void moesim_survey_pass(struct moesim_survey *survey, const struct moesim_plan *plan,
                                    const struct moesim_batch *batch, uint32_t wants,
                                    struct moesim_survey_result *result);
+/* The same of a plan that is still to be validated: moesim_plan_check() with `router` and `scratch` comes first and
+ * counts on the way where every token has as many pairs and all are kept, so that they are read once. */
+MOESIM_API MOESIM_MUST_CHECK enum moesim_status
+moesim_survey_check(struct moesim_survey *survey, const struct moesim_plan *plan, const struct moesim_batch *batch,
+                    uint32_t wants, const char *router, void *scratch, struct moesim_survey_result *result,
+                    struct moesim_error *err);
 
 #endif

@@ -10,6 +10,16 @@
 
 #include "sim/contract/kernels/rows.h"
 
+/* Adds the rows of eight tokens, the first of which is a multiple of eight; none of them is NaN. */
+static inline void confidence_add_eight(struct moesim_confidence_run *run, const struct rows_confidence *of)
+{
+    for (int l = 0; l < 8; l++)
+        run->entropy[l] += (double)of->entropy[l];
+    for (int l = 0; l < 8; l++)
+        run->square[l] += (double)of->size[l] * (double)of->size[l];
+    run->n_rows += 8;
+}
+
 /* Adds the rows of n tokens of one run, by rising token. */
 static inline void confidence_add(struct moesim_confidence_run *run, const uint32_t *token, uint32_t n,
                                   const struct rows_confidence *of)
@@ -18,11 +28,7 @@ static inline void confidence_add(struct moesim_confidence_run *run, const uint3
     for (int l = 0; plain && l < 8; l++)
         plain &= of->entropy[l] == of->entropy[l];
     if (plain) {
-        for (int l = 0; l < 8; l++)
-            run->entropy[l] += (double)of->entropy[l];
-        for (int l = 0; l < 8; l++)
-            run->square[l] += (double)of->size[l] * (double)of->size[l];
-        run->n_rows += 8;
+        confidence_add_eight(run, of);
         return;
     }
     for (uint32_t l = 0; l < n; l++)

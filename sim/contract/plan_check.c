@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "sim/contract/plan_screen.h"
+#include "sim/contract/plan_check.h"
 
 /* What the check knows while it walks. The arrays are the caller's scratch. */
 struct walk {
@@ -283,8 +283,8 @@ static enum moesim_status walk_pairs(struct walk *w)
     return status;
 }
 
-enum moesim_status moesim_plan_check(const struct moesim_plan *plan, const struct moesim_batch *batch,
-                                     const char *router, void *scratch, struct moesim_error *err)
+enum moesim_status plan_check(const struct moesim_plan *plan, const struct moesim_batch *batch, const char *router,
+                              void *scratch, struct plan_counts *counts, struct moesim_error *err)
 {
     uint32_t *words = scratch;
     struct walk w = {.plan = plan, .batch = batch, .router = router, .err = err};
@@ -294,9 +294,15 @@ enum moesim_status moesim_plan_check(const struct moesim_plan *plan, const struc
     const size_t n_words = moesim_plan_check_scratch(plan->n_experts, plan->max_pairs) / sizeof *words;
 
     enum moesim_status status = check_sizes(&w);
-    if (status == MOESIM_OK && !plan_screen(plan, batch, words, n_words, &w.totals))
+    if (status == MOESIM_OK && !plan_screen(plan, batch, words, n_words, &w.totals, counts))
         status = walk_pairs(&w);
     if (status == MOESIM_OK)
         status = check_totals(&w);
     return status == MOESIM_OK ? check_soft(&w) : status;
+}
+
+enum moesim_status moesim_plan_check(const struct moesim_plan *plan, const struct moesim_batch *batch,
+                                     const char *router, void *scratch, struct moesim_error *err)
+{
+    return plan_check(plan, batch, router, scratch, NULL, err);
 }

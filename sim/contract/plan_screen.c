@@ -23,6 +23,7 @@
 struct part {
     const struct moesim_plan *plan;
     const uint8_t *padding;
+    const uint32_t *sequence_id;
     uint32_t first, last;
     uint32_t *token;          /* [E] the last token that was looked at on its own and has the expert, + 1; 0 = none */
     uint32_t *start;          /* [E] the first slot or UNSEEN; with a map, the expert's first place in it */
@@ -32,6 +33,10 @@ struct part {
     const uint32_t *capacity; /* [E] of the group */
     struct plan_totals totals;
     bool holds;
+
+    uint32_t wants;                       /* lags of a survey */
+    uint32_t k;                           /* kept pairs of every token so far, none refused; 0 = they differ */
+    struct overlap overlap[OVERLAP_LAGS]; /* of such tokens with tokens of the part */
 };
 
 /* How parts are gone through. */
@@ -39,8 +44,9 @@ struct screen {
     const struct moesim_plan *plan;
     const struct moesim_batch *batch;
     uint32_t n_threads;
-    uint32_t *words; /* [n_threads][part_words] */
-    uint64_t n_bits; /* of a part's map; 0 = none, pairs have to follow */
+    uint32_t *words;            /* [n_threads][part_words] */
+    uint64_t n_bits;            /* of a part's map; 0 = none, pairs have to follow */
+    struct plan_counts *counts; /* NULL = not wanted */
 };
 
 /* Words that a part keeps. */
@@ -166,6 +172,20 @@ static bool take_token(struct part *p, uint32_t token)
     return holds && !(n_bad < end - begin && p->padding && p->padding[token]);
 }
 
+/* Counts on, as long as every token has k kept pairs and no others; 0 = these have not. */
+static void count_block(struct part *p, uint32_t first, uint32_t last, uint32_t k)
+{
+    if (first == p->first)
+        p->k = k <= OVERLAP_COUNTED ? k : 0;
+    if (k != p->k)
+        p->k = 0;
+    for (int i = 0; p->k > 0 && i < OVERLAP_LAGS; i++) {
+        const uint32_t seam = p->first + overlap_lags[i];
+        if (overlap_wanted(p->wants, i))
+            overlap_add_even(&p->overlap[i], p->plan, p->sequence_id, i, first < seam ? seam : first, last, k);
+    }
+}
+
 static void screen_part(struct part *p)
 {
     const struct moesim_plan *plan = p->plan;
@@ -173,14 +193,16 @@ static void screen_part(struct part *p)
     for (uint32_t t = p->first, end; t < p->last && p->holds; t = end) {
         end = p->last - t > BLOCK_TOKENS ? t + BLOCK_TOKENS : p->last;
         const uint32_t begin = plan->first[t], k = pairs_of_each(plan, t, end);
-        if (!offsets_rise(plan, t, end, k))
-            p->holds = false;
-        else if (moesim_rows()->plain_pairs(plan->expert + begin, plan->weight + begin, plan->fate + begin,
-                                            plan->first[end] - begin, plan->n_experts))
+        p->holds = offsets_rise(plan, t, end, k);
+        const bool plain =
+            p->holds && moesim_rows()->plain_pairs(plan->expert + begin, plan->weight + begin, plan->fate + begin,
+                                                   plan->first[end] - begin, plan->n_experts);
+        if (plain)
             p->holds = take_plain_tokens(p, t, end, k);
-        else
-            for (uint32_t i = t; i < end && p->holds; i++)
-                p->holds = take_token(p, i);
+        for (uint32_t i = t; !plain && i < end && p->holds; i++)
+            p->holds = take_token(p, i);
+        if (p->holds)
+            count_block(p, t, end, plain ? k : 0);
     }
 }
 
@@ -213,7 +235,12 @@ static void add_totals(const struct part *p, struct plan_totals *totals)
 static struct part part_of(const struct screen *s, uint32_t group, uint32_t first, uint32_t last, uint32_t table)
 {
     const uint32_t n_experts = s->plan->n_experts;
-    struct part p = {.plan = s->plan, .padding = s->batch->padding, .first = first, .last = last};
+    struct part p = {.plan = s->plan,
+                     .padding = s->batch->padding,
+                     .sequence_id = s->batch->sequence_id,
+                     .first = first,
+                     .last = last,
+                     .wants = s->counts ? s->counts->wants : 0};
     p.token = s->words + table * part_words(n_experts, s->n_bits);
     p.start = p.token + n_experts;
     p.next = p.start + n_experts;
@@ -254,6 +281,30 @@ static bool fit_together(const struct screen *s, const struct part *part, uint32
     return s->n_bits ? are_distinct(s, part, n_parts) : parts_fit(part, n_parts, part[0].capacity, s->plan->n_experts);
 }
 
+/* What a group's parts have counted, and their first tokens share with the parts before. */
+static void count_parts(const struct screen *s, const struct part *part, uint32_t n_parts)
+{
+    struct plan_counts *counts = s->counts;
+    counts->k = part[0].k;
+    memset(counts->kept, 0, s->plan->n_experts * sizeof *counts->kept);
+    memset(counts->overlap, 0, sizeof counts->overlap);
+    for (uint32_t i = 0; i < n_parts; i++)
+        if (part[i].k != counts->k)
+            counts->k = 0;
+    for (uint32_t i = 0; counts->k > 0 && i < n_parts; i++) {
+        const struct part *p = &part[i];
+        for (uint32_t e = 0; e < s->plan->n_experts; e++)
+            counts->kept[e] += p->next[e] - p->start[e];
+        for (int l = 0; l < OVERLAP_LAGS; l++) {
+            const uint32_t seam = p->first + overlap_lags[l];
+            overlap_merge(&counts->overlap[l], &p->overlap[l]);
+            if (overlap_wanted(counts->wants, l))
+                overlap_add_even(&counts->overlap[l], s->plan, p->sequence_id, l, p->first,
+                                 seam < p->last ? seam : p->last, counts->k);
+        }
+    }
+}
+
 /* One group, cut into parts. */
 static bool screen_group(const struct screen *s, uint32_t group, struct plan_totals *totals)
 {
@@ -271,7 +322,10 @@ static bool screen_group(const struct screen *s, uint32_t group, struct plan_tot
         holds = holds && part[i].holds;
         add_totals(&part[i], totals);
     }
-    return holds && fit_together(s, part, n_parts);
+    holds = holds && fit_together(s, part, n_parts);
+    if (holds && s->counts && !s->n_bits)
+        count_parts(s, part, n_parts);
+    return holds;
 }
 
 /* Groups side by side, each by one thread. */
@@ -329,9 +383,9 @@ static uint64_t most_slots(const struct moesim_plan *plan)
 }
 
 bool plan_screen(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t *words, size_t n_words,
-                 struct plan_totals *totals)
+                 struct plan_totals *totals, struct plan_counts *counts)
 {
-    struct screen s = {.plan = plan, .batch = batch, .words = words};
+    struct screen s = {.plan = plan, .batch = batch, .words = words, .counts = plan->n_groups == 1 ? counts : NULL};
     if (plan->first[0] != 0 || plan->first[plan->n_tokens] != plan->n_pairs)
         return false;
     s.n_threads = threads_for(plan, 0, n_words);

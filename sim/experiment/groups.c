@@ -59,7 +59,8 @@ static uint32_t groups_of_tokens(const struct moesim_batch *batch, uint32_t toke
 
 uint32_t moesim_groups_make(const struct moesim_shape *shape, const struct moesim_batch *batch, uint32_t *group_start)
 {
-    switch ((enum moesim_group)shape->group) {
+    const bool one_device = shape->group == MOESIM_GROUP_DEVICE && batch->n_devices == 1;
+    switch (one_device ? MOESIM_GROUP_BATCH : (enum moesim_group)shape->group) {
     case MOESIM_GROUP_DEVICE:
         return groups_by_device(batch, group_start);
     case MOESIM_GROUP_SEQUENCE:

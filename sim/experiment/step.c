@@ -79,22 +79,26 @@ static void gate(struct moesim_experiment *e, uint32_t l, struct moesim_batch *b
     batch->stride = g->stride;
 }
 
+/* Routes, validates the plan and counts it. */
 static enum moesim_status route(struct moesim_experiment *e, uint32_t l, const struct moesim_batch *batch,
-                                double *seconds, struct moesim_error *err)
+                                struct moesim_error *err)
 {
     const struct moesim_point *p = e->first;
     moesim_plan_reset(&e->plan, batch);
     const double start = now_s();
     enum moesim_status status = moesim_router_route(p->router->router, e->layer[l].router_state, batch, &e->plan, err);
-    *seconds = now_s() - start;
+    const double seconds = now_s() - start;
     if (status == MOESIM_OK && e->plan.note) {
         e->plan_note = e->plan.note;
         e->n_plan_notes++;
     }
     if (status == MOESIM_OK)
-        status = moesim_plan_check(&e->plan, batch, p->router_spec, e->plan_scratch, err);
+        status = moesim_survey_check(e->survey, &e->plan, batch, e->survey_wants, p->router_spec, e->plan_scratch,
+                                     &e->found, err);
     else
         moesim_error_prefix(err, "router %s, step %u, layer %u", p->router_spec, e->step, l);
+    if (status == MOESIM_OK)
+        experiment_note(e, MOESIM_CPU_TIME_ROUTE, l, seconds);
     return status;
 }
 
@@ -149,12 +153,9 @@ static enum moesim_status step_layer(struct moesim_experiment *e, uint32_t l, st
         return status;
     if (e->gated)
         gate(e, l, batch);
-    double route_s;
-    status = route(e, l, batch, &route_s, err);
+    status = route(e, l, batch, err);
     if (status != MOESIM_OK)
         return status;
-    experiment_note(e, MOESIM_CPU_TIME_ROUTE, l, route_s);
-    moesim_survey_pass(e->survey, &e->plan, batch, e->survey_wants, &e->found);
     if (e->first->mode == MOESIM_MODE_EXECUTE)
         execute(e, l, batch);
     experiment_note_routing(e, l);

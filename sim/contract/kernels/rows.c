@@ -533,7 +533,9 @@ static void rows_keep_groups(const struct rows_select *s, const float *values, f
 }
 
 const struct rows_kernels ROWS_KERNELS = {
-#ifdef __AVX2__
+#if defined __AVX512VL__
+    .name = "avx512",
+#elif defined __AVX2__
     .name = "avx2",
 #else
     .name = "baseline",

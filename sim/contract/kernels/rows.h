@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The inner loops over rows of gate columns. One source, rows.c, is compiled twice (baseline and AVX2, both without
- * FMA), so that both give the same bits; moesim_rows() picks one when the program runs.
+ * The inner loops over rows of gate columns. One source, rows.c, is compiled three times (baseline, AVX2, AVX-512, all
+ * without FMA), so that all give the same bits; moesim_rows() picks one when the program runs.
  */
 #ifndef MOESIM_KERNELS_ROWS_H
 #define MOESIM_KERNELS_ROWS_H
@@ -147,8 +147,9 @@ struct rows_kernels {
     /* ln sum exp l over the row's finite logits; NaN where there are none. */
     double (*size)(const float *row, uint32_t n);
     void (*confidence)(const float *const row[ROWS_LANES], uint32_t n, struct rows_confidence *confidence);
-    /* How many pairs of equal experts there are between each of n tokens and the one `lag` before it; all have k. */
-    uint64_t (*shared)(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag);
+    /* How many experts each of n tokens shares with the one `lag` before it, all together; every token has k, below
+     * n_experts, and none twice. */
+    uint64_t (*shared)(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag, uint32_t n_experts);
     /* What the scores of eight rows are made of; for other scores than softmax `sum` only tells a bad row (NaN) from
      * others. `size` (NULL = not wanted) gets ln sum exp l of softmax, NaN or too large where a row is odd. */
     void (*norms)(enum moesim_score score, const float *const row[ROWS_LANES], uint32_t n,
@@ -201,7 +202,16 @@ static inline bool rows_can_follow(uint32_t k)
     return k == 1 || k == 2 || k == 4 || k == 8;
 }
 
-extern const struct rows_kernels moesim_rows_baseline, moesim_rows_avx2;
+extern const struct rows_kernels moesim_rows_baseline, moesim_rows_avx2, moesim_rows_avx512;
+
+#ifdef MOESIM_HAVE_AVX2
+/* Whether this processor has all of AVX-512 that its build is made of. */
+static inline bool rows_run_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+}
+#endif
 
 /* The fastest that this processor runs. */
 const struct rows_kernels *moesim_rows(void);

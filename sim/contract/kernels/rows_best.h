@@ -217,10 +217,10 @@ struct mark_sums {
 };
 
 /* Marks what reaches the bounds in `wide` vectors of each row, x[MARKED_ROWS][wide], from column i on; adds to sum[j]
- * e^d with d = row[j] - max[j] and to dot[j] e^d d, or without `with_sum` to sum[j] what is not 0 where a value is not
- * finite. */
+ * e^d with d = row[j] - max[j] and to dot[j] e^d d, which is NaN where a value is not finite and the vector is not the
+ * `last`; or without `with_sum` to sum[j] what is not 0 where a value is not finite. */
 static inline __attribute__((always_inline)) void mark_columns(const v8f *x, const int wide, const float *max,
-                                                               const float *cut, const bool with_sum,
+                                                               const float *cut, const bool with_sum, const bool last,
                                                                struct marked_row *mark, uint32_t i, struct mark_sums to)
 {
     const int n_vectors = MARKED_ROWS * wide;
@@ -231,7 +231,7 @@ static inline __attribute__((always_inline)) void mark_columns(const v8f *x, con
         y[j] = with_sum ? x[j] - splat(max[j / wide]) : x[j] * splat(0.0f);
     }
     for (int j = 0; to.dot && j < n_vectors; j++)
-        d[j] = larger(y[j], splat(-88.0f)); /* also for NaN */
+        d[j] = last ? larger(y[j], splat(-88.0f)) : y[j]; /* of no column it is -inf */
     if (with_sum)
         exps_or_0(n_vectors, y, y);
     EACH to.sum[j / wide] += y[j];
@@ -250,7 +250,7 @@ static inline __attribute__((always_inline)) void mark_rows(const float *const r
         to.dot[j] = splat(0.0f);
     for (; i + 16 <= n; i += 16) {
         const v8f x[] = {load8(row[0] + i), load8(row[0] + i + 8), load8(row[1] + i), load8(row[1] + i + 8)};
-        mark_columns(x, 2, max, cut, with_sum, mark, i, to);
+        mark_columns(x, 2, max, cut, with_sum, false, mark, i, to);
     }
     for (; i < n; i += 8) {
         v8f x[MARKED_ROWS];
@@ -258,7 +258,7 @@ static inline __attribute__((always_inline)) void mark_rows(const float *const r
             x[j] = with_sum ? splat(-INFINITY) : splat(0.0f); /* what adds nothing */
             memcpy(&x[j], row[j] + i, (n - i < 8 ? n - i : 8) * sizeof **row);
         }
-        mark_columns(x, 1, max, cut, with_sum, mark, i, to);
+        mark_columns(x, 1, max, cut, with_sum, true, mark, i, to);
     }
     for (int j = 0; n % 8 != 0 && j < MARKED_ROWS; j++)
         mark[j].byte[n / 8] &= (uint8_t)((1u << n % 8) - 1);
@@ -469,7 +469,8 @@ static inline __attribute__((always_inline)) uint32_t best8_of(const float *cons
 }
 
 /* Chooses in eight rows of n <= BEST_COLUMNS columns, k <= BLOCK_K: top[k] gets the chosen values; sum (NULL = not
- * wanted) what softmax divides by, and dot (NULL = not wanted) the sums of e^d d with d the distance from the largest.
+ * wanted) what softmax divides by, and dot (NULL = not wanted) the sums of e^d d with d the distance from the largest,
+ * NaN or not in a row with a value that is not finite.
  * Returns the lanes, as bits, of rows that may have come out wrong: those with +inf, or with -inf among the best or too
  * few numbers; without `sum` every row with a value that is not finite. */
 static uint32_t best8(const float *const row[8], uint32_t n, uint32_t k, uint32_t *const expert[8], v8f *top, v8f *sum,

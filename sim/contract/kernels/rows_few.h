@@ -87,8 +87,12 @@ static void rows_move_slots(const uint32_t *expert, uint32_t n, const uint32_t *
         i = move_few(expert, n, start, n_experts, slot);
 #endif
     (void)n_experts;
-    for (; i < n; i++)
-        slot[i] += (int32_t)start[expert[i]];
+    expert += i, slot += i;
+    for (; i + 8 <= n; i += 8, expert += 8, slot += 8)
+        for (int j = 0; j < 8; j++)
+            slot[j] += (int32_t)start[expert[j]];
+    for (int j = 0; i < n; i++, j++)
+        slot[j] += (int32_t)start[expert[j]];
 }
 
 #endif

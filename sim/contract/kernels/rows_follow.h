@@ -69,20 +69,24 @@ static bool repeats_an_expert(const uint32_t *expert, uint32_t n, uint32_t k)
 static bool rows_follow(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t n_experts,
                         uint32_t *next)
 {
-    uint32_t i = 0, odd = 0;
+    uint32_t i = 0, odd = repeats_an_expert(expert, n, k);
 #ifdef __AVX2__
     if (n_experts <= ROWS_FEW_EXPERTS) {
         uint32_t own[ROWS_FEW_EXPERTS] = {0};
         memcpy(own, next, n_experts * sizeof *own);
         i = n / 8 * 8;
-        odd = !follow_few(expert, slot, i, own);
+        odd |= !follow_few(expert, slot, i, own);
         memcpy(next, own, n_experts * sizeof *own);
     }
 #endif
     (void)n_experts;
-    for (; i < n; i++)
-        odd |= next[expert[i]]++ ^ (uint32_t)slot[i];
-    return odd == 0 && !repeats_an_expert(expert, n, k);
+    expert += i, slot += i;
+    for (; i + 8 <= n; i += 8, expert += 8, slot += 8)
+        for (int j = 0; j < 8; j++)
+            odd |= next[expert[j]]++ ^ (uint32_t)slot[j];
+    for (int j = 0; i < n; i++, j++)
+        odd |= next[expert[j]]++ ^ (uint32_t)slot[j];
+    return odd == 0;
 }
 
 #endif

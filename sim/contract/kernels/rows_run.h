@@ -131,7 +131,9 @@ static bool run_block(const float *const row[8], uint32_t n, uint32_t k, uint32_
     share[0] = splat(1.0f); /* e^0 */
     exps_of(k - 1, share + 1);
     store_scores(share, sum, k, score);
-    if (confidence)
+    if (confidence && any(dot != dot)) /* a value is not finite */
+        rows_confidence(row, n, confidence);
+    else if (confidence)
         set_confidence(top[0], sum, dot, confidence);
     return true;
 }
@@ -242,7 +244,9 @@ static inline __attribute__((always_inline)) bool run_of(const struct rows_selec
             prefetch_row(row[l] + 16 * stride, n);
         const bool is_plain = run_rows(s, row, n, k, expert, run->score ? run->score + (size_t)r * k : NULL,
                                        run->confidence ? &confidence : NULL);
-        if (run->confidence)
+        if (run->confidence && is_plain && (run->token + r) % 8 == 0)
+            confidence_add_eight(run->confidence, &confidence);
+        else if (run->confidence)
             add_confidence(run, r, 8, &confidence);
         all = all && place_choices(expert, 8 * k, n, is_plain, run->count, run->slot + (size_t)r * k);
     }

@@ -12,6 +12,8 @@
 const struct rows_kernels *moesim_rows(void)
 {
 #ifdef MOESIM_HAVE_AVX2
+    if (rows_run_avx512())
+        return &moesim_rows_avx512;
     if (__builtin_cpu_supports("avx2"))
         return &moesim_rows_avx2;
 #endif

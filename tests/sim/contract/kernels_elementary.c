@@ -223,7 +223,7 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
     }
     cr_assert(!select.confidence || memcmp(&b->beside, &b->confidence, sizeof b->beside) == 0);
     for (uint32_t lag = 1; lag <= 3; lag++)
-        b->shared[lag - 1] = rows->shared(b->expert + lag * select.k, 8 - lag, select.k, lag);
+        b->shared[lag - 1] = rows->shared(b->expert + lag * select.k, 8 - lag, select.k, lag, select.n);
     build_columns(rows, select, x, b);
     rows->scores(select.score, x, n, b->out);
     rows->add_scores(select.score, b->out, n, b->sum + MOST);
@@ -247,11 +247,27 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
 }
 #endif
 
-/* Rows of random numbers, ties and hostile values: the build for AVX2 has the bits of the one without. */
-Test(kernels_elementary, both_builds_have_equal_bits)
+/* The builds that this processor runs, the baseline first. */
+static uint32_t builds(const struct rows_kernels *build[3])
+{
+    uint32_t n = 0;
+    build[n++] = &moesim_rows_baseline;
+#ifdef MOESIM_HAVE_AVX2
+    if (__builtin_cpu_supports("avx2"))
+        build[n++] = &moesim_rows_avx2;
+    if (rows_run_avx512())
+        build[n++] = &moesim_rows_avx512;
+#endif
+    return n;
+}
+
+/* Rows of random numbers, ties and hostile values: the builds for AVX2 and AVX-512 have the bits of the one without. */
+Test(kernels_elementary, builds_have_equal_bits)
 {
 #ifdef MOESIM_HAVE_AVX2
-    if (!__builtin_cpu_supports("avx2"))
+    const struct rows_kernels *build[3];
+    const uint32_t n_builds = builds(build);
+    if (n_builds == 1)
         cr_skip("no AVX2 here");
     static const float odd[] = {NAN, INFINITY, -INFINITY, 1e38f, -1e38f, 0, 88, -88};
     static float x[8 * MOST], bias[MOST];
@@ -282,10 +298,12 @@ Test(kernels_elementary, both_builds_have_equal_bits)
         for (uint32_t j = 0; i % 2 && j < 8 * n; j++)
             if (moesim_random_below(&d, 10000 + j, 8) == 0)
                 x[j] = odd[moesim_random_below(&d, 20000 + j, 8)];
-        build_all(&moesim_rows_baseline, select, x, &built[0]);
-        build_all(&moesim_rows_avx2, select, x, &built[1]);
-        cr_assert_arr_eq(&built[0], &built[1], sizeof *built, "case %u", i);
-        cr_assert_eq(moesim_rows_baseline.sum(bias, n), moesim_rows_avx2.sum(bias, n));
+        build_all(build[0], select, x, &built[0]);
+        for (uint32_t b = 1; b < n_builds; b++) {
+            build_all(build[b], select, x, &built[1]);
+            cr_assert_arr_eq(&built[0], &built[1], sizeof *built, "%s, case %u", build[b]->name, i);
+            cr_assert_eq(build[0]->sum(bias, n), build[b]->sum(bias, n));
+        }
     }
 #else
     cr_skip("one build only");
@@ -361,6 +379,8 @@ Test(kernels_elementary, runs_against_rows)
     static const uint32_t columns[] = {1, 2, 3, 7, 8, 9, 15, 16, 24, 33, 64, 100, 256, 300, 640};
     static const float odd[] = {NAN, INFINITY, -INFINITY, 1e38f, -3e38f, 0, -0.0f, -88};
     static float x[40 * 700];
+    const struct rows_kernels *build[3];
+    const uint32_t n_builds = builds(build);
     for (uint32_t i = 0; i < 600; i++) {
         const struct moesim_random d = {.seed = i, .stream = MOESIM_STREAM_TEST + 3};
         const uint32_t n = columns[i % 15], most = n < 16 ? n : 16, n_rows = 1 + moesim_random_below(&d, 0, 39);
@@ -371,11 +391,8 @@ Test(kernels_elementary, runs_against_rows)
                 x[j] = rintf(x[j]);
             else if (moesim_random_below(&d, 100000 + j, i % 4 == 2 ? 2 : 50) == 0)
                 x[j] = odd[moesim_random_below(&d, 200000 + j, 8)];
-        check_run(&moesim_rows_baseline, x, stride, n_rows, n, k, i % 3 > 0);
-#ifdef MOESIM_HAVE_AVX2
-        if (__builtin_cpu_supports("avx2"))
-            check_run(&moesim_rows_avx2, x, stride, n_rows, n, k, i % 3 > 0);
-#endif
+        for (uint32_t b = 0; b < n_builds; b++)
+            check_run(build[b], x, stride, n_rows, n, k, i % 3 > 0);
     }
 }
 
@@ -428,12 +445,11 @@ static void check_follow(const struct rows_kernels *rows, uint32_t seed)
 
 Test(kernels_elementary, pairs_that_follow)
 {
+    const struct rows_kernels *build[3];
+    const uint32_t n_builds = builds(build);
     for (uint32_t seed = 0; seed < 200; seed++) {
-        check_follow(&moesim_rows_baseline, seed);
-#ifdef MOESIM_HAVE_AVX2
-        if (__builtin_cpu_supports("avx2"))
-            check_follow(&moesim_rows_avx2, seed);
-#endif
+        for (uint32_t b = 0; b < n_builds; b++)
+            check_follow(build[b], seed);
     }
 }
 
