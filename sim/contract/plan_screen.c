@@ -44,6 +44,7 @@ struct screen {
     const struct moesim_plan *plan;
     const struct moesim_batch *batch;
     uint32_t n_threads;
+    uint32_t n_parts;           /* of a group */
     uint32_t *words;            /* [n_threads][part_words] */
     uint64_t n_bits;            /* of a part's map; 0 = none, pairs have to follow */
     struct plan_counts *counts; /* NULL = not wanted */
@@ -248,7 +249,7 @@ static struct part part_of(const struct screen *s, uint32_t group, uint32_t firs
     p.capacity = s->plan->capacity + (size_t)group * n_experts;
     memset(p.token, 0, n_experts * sizeof *p.token);
     for (uint32_t e = 0; e < n_experts; e++)
-        p.start[e] = p.next[e] = UNSEEN;
+        p.start[e] = p.next[e] = first == s->batch->group_start[group] ? 0 : UNSEEN;
     if (!s->n_bits)
         return p;
     uint32_t sum = 0;
@@ -281,51 +282,57 @@ static bool fit_together(const struct screen *s, const struct part *part, uint32
     return s->n_bits ? are_distinct(s, part, n_parts) : parts_fit(part, n_parts, part[0].capacity, s->plan->n_experts);
 }
 
-/* What a group's parts have counted, and their first tokens share with the parts before. */
-static void count_parts(const struct screen *s, const struct part *part, uint32_t n_parts)
+/* Adds what a part has counted, unless tokens turn out to have different numbers of kept pairs. */
+static void count_part(const struct screen *s, const struct part *p)
 {
     struct plan_counts *counts = s->counts;
-    counts->k = part[0].k;
-    memset(counts->kept, 0, s->plan->n_experts * sizeof *counts->kept);
-    memset(counts->overlap, 0, sizeof counts->overlap);
-    for (uint32_t i = 0; i < n_parts; i++)
-        if (part[i].k != counts->k)
-            counts->k = 0;
-    for (uint32_t i = 0; counts->k > 0 && i < n_parts; i++) {
-        const struct part *p = &part[i];
-        for (uint32_t e = 0; e < s->plan->n_experts; e++)
-            counts->kept[e] += p->next[e] - p->start[e];
-        for (int l = 0; l < OVERLAP_LAGS; l++) {
-            const uint32_t seam = p->first + overlap_lags[l];
-            overlap_merge(&counts->overlap[l], &p->overlap[l]);
+    if (!counts || p->first == p->last)
+        return;
+    if (p->k != counts->k || s->n_bits)
+        counts->k = 0;
+    for (uint32_t e = 0; counts->k > 0 && e < s->plan->n_experts; e++)
+        counts->kept[e] += p->next[e] - p->start[e];
+    for (int l = 0; counts->k > 0 && l < OVERLAP_LAGS; l++)
+        overlap_merge(&counts->overlap[l], &p->overlap[l]);
+}
+
+/* The first token of part i of a group. */
+static uint32_t part_first(const struct screen *s, uint32_t group, uint32_t i)
+{
+    const uint32_t *start = s->batch->group_start + group;
+    return start[0] + (uint32_t)((uint64_t)(start[1] - start[0]) * i / s->n_parts);
+}
+
+/* What the first tokens of parts share with those of the parts before. */
+static void count_seams(const struct screen *s)
+{
+    struct plan_counts *counts = s->counts;
+    for (uint32_t i = 1; counts->k > 0 && i < s->plan->n_groups * s->n_parts; i++) {
+        const uint32_t first = part_first(s, i / s->n_parts, i % s->n_parts);
+        const uint32_t last = part_first(s, i / s->n_parts, i % s->n_parts + 1);
+        for (int l = 0; l < OVERLAP_LAGS; l++)
             if (overlap_wanted(counts->wants, l))
-                overlap_add_even(&counts->overlap[l], s->plan, p->sequence_id, l, p->first,
-                                 seam < p->last ? seam : p->last, counts->k);
-        }
+                overlap_add_even(&counts->overlap[l], s->plan, s->batch->sequence_id, l, first,
+                                 last - first < overlap_lags[l] ? last : first + overlap_lags[l], counts->k);
     }
 }
 
 /* One group, cut into parts. */
 static bool screen_group(const struct screen *s, uint32_t group, struct plan_totals *totals)
 {
-    const uint32_t first = s->batch->group_start[group], n = s->batch->group_start[group + 1] - first;
-    const uint32_t n_parts = s->n_threads;
     struct part part[MOST_PARTS];
     bool holds = true;
-#pragma omp parallel for schedule(static, 1) num_threads((int)n_parts) if (n_parts > 1)
-    for (uint32_t i = 0; i < n_parts; i++) {
-        part[i] = part_of(s, group, first + (uint32_t)((uint64_t)n * i / n_parts),
-                          first + (uint32_t)((uint64_t)n * (i + 1) / n_parts), i);
+#pragma omp parallel for schedule(static, 1) num_threads((int)s->n_parts) if (s->n_parts > 1)
+    for (uint32_t i = 0; i < s->n_parts; i++) {
+        part[i] = part_of(s, group, part_first(s, group, i), part_first(s, group, i + 1), i);
         screen_part(&part[i]);
     }
-    for (uint32_t i = 0; i < n_parts; i++) {
+    for (uint32_t i = 0; i < s->n_parts; i++) {
         holds = holds && part[i].holds;
         add_totals(&part[i], totals);
+        count_part(s, &part[i]);
     }
-    holds = holds && fit_together(s, part, n_parts);
-    if (holds && s->counts && !s->n_bits)
-        count_parts(s, part, n_parts);
-    return holds;
+    return holds && fit_together(s, part, s->n_parts);
 }
 
 /* Groups side by side, each by one thread. */
@@ -339,19 +346,37 @@ static bool screen_groups(const struct screen *s, struct plan_totals *totals)
         screen_part(&part);
         holds = holds && part.holds && fit_together(s, &part, 1);
 #pragma omp critical(moesim_plan_screen)
-        add_totals(&part, totals);
+        {
+            add_totals(&part, totals);
+            count_part(s, &part);
+        }
     }
     return holds;
 }
 
-static bool screen(const struct screen *s, struct plan_totals *totals)
+/* Nothing counted yet. Of small groups, whose seams would be most of them, nothing is. */
+static void start_counts(const struct moesim_plan *plan, struct plan_counts *counts)
 {
-    *totals = (struct plan_totals){0};
-    if (s->n_threads > 1 && s->plan->n_groups >= s->n_threads)
-        return screen_groups(s, totals);
+    const bool worth = plan->n_tokens > 0 && plan->n_tokens / BLOCK_TOKENS >= plan->n_groups;
+    counts->k = worth && plan->first[1] <= OVERLAP_COUNTED ? plan->first[1] : 0;
+    memset(counts->kept, 0, plan->n_experts * sizeof *counts->kept);
+    memset(counts->overlap, 0, sizeof counts->overlap);
+}
+
+static bool screen(struct screen *s, struct plan_totals *totals)
+{
+    const bool side_by_side = s->n_threads > 1 && s->plan->n_groups >= s->n_threads;
     bool holds = true;
-    for (uint32_t g = 0; g < s->plan->n_groups && holds; g++)
+    *totals = (struct plan_totals){0};
+    s->n_parts = side_by_side ? 1 : s->n_threads;
+    if (s->counts)
+        start_counts(s->plan, s->counts);
+    if (side_by_side)
+        holds = screen_groups(s, totals);
+    for (uint32_t g = 0; !side_by_side && g < s->plan->n_groups && holds; g++)
         holds = screen_group(s, g, totals);
+    if (holds && s->counts)
+        count_seams(s);
     return holds;
 }
 
@@ -385,7 +410,7 @@ static uint64_t most_slots(const struct moesim_plan *plan)
 bool plan_screen(const struct moesim_plan *plan, const struct moesim_batch *batch, uint32_t *words, size_t n_words,
                  struct plan_totals *totals, struct plan_counts *counts)
 {
-    struct screen s = {.plan = plan, .batch = batch, .words = words, .counts = plan->n_groups == 1 ? counts : NULL};
+    struct screen s = {.plan = plan, .batch = batch, .words = words, .counts = counts};
     if (plan->first[0] != 0 || plan->first[plan->n_tokens] != plan->n_pairs)
         return false;
     s.n_threads = threads_for(plan, 0, n_words);

@@ -19,12 +19,11 @@ struct plan_totals {
     uint32_t n_bad_rows; /* marked as such */
 };
 
-/* What the metrics count, where every token of a plan of one group has k pairs, all of them kept: no token is padding
- * then. */
+/* What the metrics count, where every token has k pairs, all of them kept: no token is padding then. */
 struct plan_counts {
     uint32_t wants;                       /* lags of a survey: filled in by the caller */
     uint64_t *kept;                       /* [n_experts] the caller's room */
-    uint32_t k;                           /* 0 = the plan is not so, and nothing was counted */
+    uint32_t k;                           /* 0 = it is not so, or not worth it, and nothing was counted */
     struct overlap overlap[OVERLAP_LAGS]; /* of the lags that are wanted */
 };
 

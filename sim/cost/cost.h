@@ -104,6 +104,15 @@ struct moesim_fanout {
     uint64_t tokens, devices, nodes;
 };
 
+/* The replicas of an expert that serve the tokens of a home in turn: first + token % n. */
+struct moesim_turns {
+    uint64_t inverse; /* 2^64 / n, rounded up; 0 for 1 */
+    uint32_t first, n;
+};
+
+/* Devices of an EP group and nodes, as bits. */
+typedef uint64_t moesim_reach_bits __attribute__((vector_size(16)));
+
 /* What one thread has counted. */
 enum moesim_part_port { MOESIM_PART_NVLINK, MOESIM_PART_NIC };
 struct moesim_cost_part {
@@ -121,9 +130,10 @@ struct moesim_cost_part {
     uint32_t *node_reach;   /* [n_nodes] tokens that go there */
     uint32_t *forwarder;    /* [n_nodes] device that passes on what its home sends there */
     uint32_t *touched;      /* [n_devices + 1] devices with a reach, the first ones */
-    /* by expert, for one home: its device in the EP group as a bit, its replica, its pairs */
-    uint64_t *own_bit;
+    /* what one home's pairs are counted by: an expert or a replica, [n_replicas + 1] */
+    moesim_reach_bits *own_reach;
     uint32_t *own_replica, *own_pairs;
+    struct moesim_turns *own_turns; /* [n_experts] */
 };
 
 /* What the experts of one device compute. */

@@ -1,6 +1,7 @@
 /*
- * A token's devices are the bits of a word, and tokens by device are counted in all columns of such words at once: bit
- * d of plane l is bit l of device d's count. Pairs are counted by expert, of which replicas and devices follow.
+ * What a token reaches are the bits of two words: its devices, its nodes and whether it is served at all. Tokens are
+ * counted in all columns of such words at once: bit b of plane l is bit l of the count of bit b. Pairs are counted by
+ * entry of a table, which is an expert, or a replica where tokens take turns among several.
  */
 #include "sim/cost/reach.h"
 
@@ -9,137 +10,199 @@
 #include "sim/cost/compute.h"
 
 enum { PLANES = 8, EIGHT = 8, MOST_COUNTED = (1 << PLANES) - EIGHT };
+enum { DEVICES, NODES, SERVED = 63 }; /* words, and the bit of the second behind those of nodes */
 
+#define NO_REPLICA UINT32_MAX
+
+/* Whether the home's tokens have one replica of each expert, or take turns among all. */
 static bool has_one_replica(const struct moesim_placement *p)
 {
     return p->choice == MOESIM_STATIC || p->choice == MOESIM_LOCAL || p->first[p->n_experts] == p->n_experts;
 }
 
+static uint32_t n_nodes(const struct moesim_reach *r)
+{
+    return r->node[r->base + r->ep - 1] - r->node[r->base] + 1;
+}
+
 bool moesim_reach_fits(const struct moesim_reach *r)
 {
     const uint32_t n_pairs = r->plan->first[r->end] - r->plan->first[r->begin];
-    return r->ep <= 64 && n_pairs >= r->placement->n_experts && has_one_replica(r->placement);
+    return r->ep <= 64 && n_nodes(r) <= SERVED && n_pairs >= r->placement->n_experts &&
+           (r->placement->choice == MOESIM_ROUND_ROBIN || has_one_replica(r->placement));
 }
 
-/* Each expert's device as a bit, none for one that is not FFN; its pairs are set to 0. */
-static void look_up(const struct moesim_reach *r, struct moesim_cost_part *part)
+/* An entry of the table that stands for a replica, or for none. */
+static void set_entry(const struct moesim_reach *r, struct moesim_cost_part *part, uint32_t entry, uint32_t replica)
+{
+    part->own_replica[entry] = replica;
+    part->own_pairs[entry] = 0;
+    part->own_reach[entry] = (moesim_reach_bits){0, 0};
+    if (replica == NO_REPLICA)
+        return;
+    const uint32_t device = r->placement->replica[replica];
+    const uint32_t node = r->node[r->base + device] - r->node[r->base];
+    part->own_reach[entry] = (moesim_reach_bits){UINT64_C(1) << device, UINT64_C(1) << SERVED | UINT64_C(1) << node};
+}
+
+/* The entries are the experts. */
+static void list_experts(const struct moesim_reach *r, struct moesim_cost_part *part)
 {
     const struct moesim_placement *p = r->placement;
     for (uint32_t e = 0; e < p->n_experts; e++) {
-        const uint32_t first = p->first[e];
-        const uint32_t replica = p->first[e + 1] - first == 1 ? first : p->nearest[(size_t)r->local * p->n_experts + e];
-        part->own_replica[e] = replica;
-        part->own_bit[e] = moesim_is_ffn(r->expert_kind, e) ? UINT64_C(1) << p->replica[replica] : 0;
+        const uint32_t n = p->first[e + 1] - p->first[e];
+        const uint32_t own = n == 1 ? p->first[e] : p->nearest[(size_t)r->local * p->n_experts + e];
+        set_entry(r, part, e, moesim_is_ffn(r->expert_kind, e) ? own : NO_REPLICA);
     }
-    memset(part->own_pairs, 0, p->n_experts * sizeof *part->own_pairs);
 }
 
-/* The nodes of the EP group. */
-struct nodes {
-    uint32_t n, node[64], reach[64];
-    uint64_t devices[64];
+/* The entries are the replicas, with one for all experts that are not FFN. */
+static void list_replicas(const struct moesim_reach *r, struct moesim_cost_part *part)
+{
+    const struct moesim_placement *p = r->placement;
+    const uint32_t n_replicas = p->first[p->n_experts];
+    for (uint32_t i = 0; i < n_replicas; i++)
+        set_entry(r, part, i, i);
+    set_entry(r, part, n_replicas, NO_REPLICA);
+    for (uint32_t e = 0; e < p->n_experts; e++) {
+        const uint32_t first = p->first[e], n = p->first[e + 1] - first;
+        part->own_turns[e] = moesim_is_ffn(r->expert_kind, e)
+                                 ? (struct moesim_turns){n > 1 ? UINT64_MAX / n + 1 : 0, first, n}
+                                 : (struct moesim_turns){0, n_replicas, 1};
+    }
+}
+
+/* How a block is counted: whether all of its pairs are kept on experts that are placed, and whether tokens take turns
+ * among replicas. */
+struct manner {
+    bool plain, turns;
 };
 
-static void find_nodes(const struct moesim_reach *r, struct nodes *nodes)
+/* first + t % n, by the reciprocal (Lemire, Kaser and Kurz, 2019: exact for 32 bits). */
+static inline uint32_t in_turn(const struct moesim_turns *turns, uint32_t t)
 {
-    nodes->n = 0;
-    for (uint32_t d = 0; d < r->ep; d++) {
-        const uint32_t node = r->node[r->base + d];
-        if (d == 0 || nodes->node[nodes->n - 1] != node) {
-            nodes->node[nodes->n] = node;
-            nodes->reach[nodes->n] = 0;
-            nodes->devices[nodes->n++] = 0;
-        }
-        nodes->devices[nodes->n - 1] |= UINT64_C(1) << d;
-    }
+    return turns->first + (uint32_t)((__uint128_t)(turns->inverse * t) * turns->n >> 64);
 }
 
-/* The devices of a token; its pairs are counted. */
-static inline uint64_t devices_of(const struct moesim_plan *plan, uint32_t t, uint32_t n_experts, const uint64_t *bit,
-                                  uint32_t *pairs)
+/* What a token reaches; its pairs are counted. */
+static inline __attribute__((always_inline)) moesim_reach_bits
+reach_of(const struct moesim_reach *r, uint32_t t, const struct moesim_cost_part *part, const struct manner manner)
 {
-    uint64_t devices = 0;
+    const struct moesim_plan *plan = r->plan;
+    const struct moesim_turns *turns = part->own_turns;
+    const moesim_reach_bits *reach = part->own_reach;
+    uint32_t *pairs = part->own_pairs;
+    moesim_reach_bits bits = {0, 0};
     for (uint32_t i = plan->first[t], end = plan->first[t + 1]; i < end; i++) {
         const uint32_t e = plan->expert[i];
-        if (plan->fate[i] != MOESIM_KEPT || e >= n_experts)
+        if (!manner.plain && (plan->fate[i] != MOESIM_KEPT || e >= r->placement->n_experts))
             continue;
-        devices |= bit[e];
-        pairs[e]++;
+        const uint32_t entry = manner.turns ? in_turn(&turns[e], t) : e;
+        bits |= reach[entry];
+        pairs[entry]++;
     }
-    return devices;
+    return bits;
 }
 
 /* a + b + c bit by bit: the lower bit of each sum goes to `sum`, the upper is returned. */
-static inline uint64_t add_three(uint64_t a, uint64_t b, uint64_t c, uint64_t *sum)
+static inline moesim_reach_bits add_three(moesim_reach_bits a, moesim_reach_bits b, moesim_reach_bits c,
+                                          moesim_reach_bits *sum)
 {
-    const uint64_t differ = a ^ b;
+    const moesim_reach_bits differ = a ^ b;
     *sum = differ ^ c;
     return (a & b) | (differ & c);
 }
 
-/* Adds a word to the planes from l on. */
-static inline void add_word(uint64_t plane[PLANES], int l, uint64_t word)
+static inline void add_eight(moesim_reach_bits plane[PLANES], const moesim_reach_bits w[EIGHT])
 {
-    for (; word != 0; l++) {
-        const uint64_t both = plane[l] & word;
-        plane[l] ^= word;
-        word = both;
-    }
-}
-
-static inline void add_eight(uint64_t plane[PLANES], const uint64_t w[EIGHT])
-{
-    uint64_t two[4], four[2];
+    moesim_reach_bits two[4], four[2];
     for (int i = 0; i < 4; i++)
         two[i] = add_three(plane[0], w[2 * i], w[2 * i + 1], &plane[0]);
     for (int i = 0; i < 2; i++)
         four[i] = add_three(plane[1], two[2 * i], two[2 * i + 1], &plane[1]);
-    add_word(plane, 3, add_three(plane[2], four[0], four[1], &plane[2]));
+    moesim_reach_bits eight = add_three(plane[2], four[0], four[1], &plane[2]);
+    for (int l = 3; l < PLANES; l++) {
+        const moesim_reach_bits both = plane[l] & eight;
+        plane[l] ^= eight;
+        eight = both;
+    }
 }
 
 /* Tokens [begin, end), no more than MOST_COUNTED. */
-static uint32_t count_block(const struct moesim_reach *r, uint32_t begin, uint32_t end, struct moesim_cost_part *part,
-                            struct nodes *nodes)
+static inline __attribute__((always_inline)) void count_in_manner(const struct moesim_reach *r, uint32_t begin,
+                                                                  uint32_t end, const struct moesim_cost_part *part,
+                                                                  moesim_reach_bits plane[PLANES],
+                                                                  const struct manner manner)
 {
-    const uint32_t n_experts = r->placement->n_experts;
-    const uint64_t *bit = part->own_bit;
-    uint32_t *pairs = part->own_pairs, served = 0;
-    uint64_t plane[PLANES] = {0};
-    for (uint32_t t = begin; t < end; t += EIGHT) {
-        uint64_t devices[EIGHT] = {0};
-        for (uint32_t i = 0; i < EIGHT && t + i < end; i++)
-            devices[i] = devices_of(r->plan, t + i, n_experts, bit, pairs);
-        add_eight(plane, devices);
-        for (int i = 0; i < EIGHT; i++)
-            served += devices[i] != 0;
-        for (uint32_t n = 0; n < nodes->n; n++)
-            for (int i = 0; i < EIGHT; i++)
-                nodes->reach[n] += (devices[i] & nodes->devices[n]) != 0;
+    uint32_t t = begin;
+    for (; t + EIGHT <= end; t += EIGHT) {
+        moesim_reach_bits reach[EIGHT];
+        for (uint32_t i = 0; i < EIGHT; i++)
+            reach[i] = reach_of(r, t + i, part, manner);
+        add_eight(plane, reach);
     }
+    moesim_reach_bits rest[EIGHT] = {{0, 0}};
+    for (uint32_t i = 0; t + i < end; i++)
+        rest[i] = reach_of(r, t + i, part, manner);
+    add_eight(plane, rest);
+}
+
+static bool all_kept(const struct moesim_plan *plan, uint32_t begin, uint32_t end)
+{
+    uint8_t fate = 0;
+    for (uint32_t i = plan->first[begin]; i < plan->first[end]; i++)
+        fate |= plan->fate[i];
+    return fate == MOESIM_KEPT;
+}
+
+static uint32_t count_of(const moesim_reach_bits plane[PLANES], int word, uint32_t bit)
+{
+    uint32_t count = 0;
+    for (int l = 0; l < PLANES; l++)
+        count += (uint32_t)(plane[l][word] >> bit & 1) << l;
+    return count;
+}
+
+/* Tokens [begin, end), no more than MOST_COUNTED; returns how many are served. */
+static uint32_t count_block(const struct moesim_reach *r, uint32_t begin, uint32_t end, struct moesim_cost_part *part,
+                            bool turns)
+{
+    const bool plain = r->plan->n_experts == r->placement->n_experts && all_kept(r->plan, begin, end);
+    moesim_reach_bits plane[PLANES] = {{0, 0}};
+    if (plain && !turns)
+        count_in_manner(r, begin, end, part, plane, (struct manner){true, false});
+    else if (plain)
+        count_in_manner(r, begin, end, part, plane, (struct manner){true, true});
+    else if (!turns)
+        count_in_manner(r, begin, end, part, plane, (struct manner){false, false});
+    else
+        count_in_manner(r, begin, end, part, plane, (struct manner){false, true});
     for (uint32_t d = 0; d < r->ep; d++)
-        for (int l = 0; l < PLANES; l++)
-            part->reach[r->base + d] += (uint32_t)(plane[l] >> d & 1) << l;
-    return served;
+        part->reach[r->base + d] += count_of(plane, DEVICES, d);
+    for (uint32_t n = 0, first = r->node[r->base]; n < n_nodes(r); n++)
+        part->node_reach[first + n] += count_of(plane, NODES, n);
+    return count_of(plane, NODES, SERVED);
 }
 
 uint32_t moesim_reach_count(const struct moesim_reach *r, struct moesim_cost_part *part, uint64_t *rows,
                             uint32_t *n_touched)
 {
     const struct moesim_placement *p = r->placement;
-    struct nodes nodes;
+    const bool turns = !has_one_replica(p);
+    const uint32_t n_entries = turns ? p->first[p->n_experts] : p->n_experts;
     uint32_t served = 0;
-    look_up(r, part);
-    find_nodes(r, &nodes);
+    if (turns)
+        list_replicas(r, part);
+    else
+        list_experts(r, part);
     for (uint32_t t = r->begin, end; t < r->end; t = end) {
         end = r->end - t < MOST_COUNTED ? r->end : t + MOST_COUNTED;
-        served += count_block(r, t, end, part, &nodes);
+        served += count_block(r, t, end, part, turns);
     }
-    for (uint32_t i = 0; i < nodes.n; i++)
-        part->node_reach[nodes.node[i]] += nodes.reach[i];
-    for (uint32_t e = 0; e < p->n_experts; e++)
-        if (part->own_bit[e]) {
-            rows[part->own_replica[e]] += part->own_pairs[e];
-            part->sent[r->base + p->replica[part->own_replica[e]]] += part->own_pairs[e];
+    for (uint32_t i = 0; i < n_entries; i++)
+        if (part->own_replica[i] != NO_REPLICA) {
+            rows[part->own_replica[i]] += part->own_pairs[i];
+            part->sent[r->base + p->replica[part->own_replica[i]]] += part->own_pairs[i];
         }
     *n_touched = 0;
     for (uint32_t d = r->base; d < r->base + r->ep; d++)

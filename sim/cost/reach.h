@@ -1,5 +1,6 @@
 /*
- * What the tokens of one home reach in an EP group of at most 64 devices, where each expert has one replica for them.
+ * What the tokens of one home reach in an EP group of at most 64 devices, where each expert has one replica for them,
+ * or they take turns among all.
  */
 #ifndef MOESIM_SIM_REACH_H
 #define MOESIM_SIM_REACH_H
@@ -21,7 +22,7 @@ struct moesim_reach {
     uint32_t ep, base, local, begin, end;
 };
 
-/* Whether that is worth a table of all experts, and there is one. */
+/* Whether that is worth a table of all experts, and one can be made. */
 bool moesim_reach_fits(const struct moesim_reach *reach);
 
 /* Adds to part->reach, node_reach, sent and touched, and to `rows` [n_replicas], as counting pair by pair would; sets

@@ -32,12 +32,14 @@ static bool part_init(struct moesim_cost_part *part, const struct moesim_cost_wo
     part->sent = moesim_alloc(arena, devices, sizeof *part->sent);
     part->node_reach = moesim_alloc(arena, work->n_nodes, sizeof *part->node_reach);
     part->touched = moesim_alloc(arena, devices + 1, sizeof *part->touched);
-    part->own_bit = moesim_alloc(arena, work->n_experts, sizeof *part->own_bit);
-    part->own_replica = moesim_alloc(arena, work->n_experts, sizeof *part->own_replica);
-    part->own_pairs = moesim_alloc(arena, work->n_experts, sizeof *part->own_pairs);
-    return part->own_bit && part->own_replica && part->own_pairs && part->out && part->in && part->leaf &&
-           part->tokens && part->received && part->rows && part->device_stamp && part->node_stamp && part->forwarder &&
-           part->reach && part->sent && part->node_reach && part->touched;
+    part->own_turns = moesim_alloc(arena, work->n_experts, sizeof *part->own_turns);
+    const size_t entries = (size_t)work->n_replicas + 1;
+    part->own_reach = moesim_alloc(arena, entries, sizeof *part->own_reach);
+    part->own_replica = moesim_alloc(arena, entries, sizeof *part->own_replica);
+    part->own_pairs = moesim_alloc(arena, entries, sizeof *part->own_pairs);
+    return part->own_turns && part->own_reach && part->own_replica && part->own_pairs && part->out && part->in &&
+           part->leaf && part->tokens && part->received && part->rows && part->device_stamp && part->node_stamp &&
+           part->forwarder && part->reach && part->sent && part->node_reach && part->touched;
 }
 
 enum moesim_status moesim_traffic_init(struct moesim_cost_work *work, const struct moesim_cluster *cluster,

@@ -222,7 +222,10 @@ static void build_all(const struct rows_kernels *rows, struct rows_select select
         b->beside.size[l] = isnan(b->beside.size[l]) ? 99 : b->beside.size[l];
     }
     cr_assert(!select.confidence || memcmp(&b->beside, &b->confidence, sizeof b->beside) == 0);
-    for (uint32_t lag = 1; lag <= 3; lag++)
+    bool all = true; /* have experts */
+    for (uint32_t i = 0; i < 8 * select.k; i++)
+        all = all && b->expert[i] < n;
+    for (uint32_t lag = 1; all && lag <= 3; lag++)
         b->shared[lag - 1] = rows->shared(b->expert + lag * select.k, 8 - lag, select.k, lag, select.n);
     build_columns(rows, select, x, b);
     rows->scores(select.score, x, n, b->out);
