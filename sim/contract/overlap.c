@@ -19,8 +19,9 @@ static bool all_same_sequence(const uint32_t *sequence, uint32_t first, uint32_t
 }
 
 void overlap_add_even(struct overlap *overlap, const struct moesim_plan *plan, const uint32_t *sequence_id, int lag,
-                      uint32_t first, uint32_t last, uint32_t k)
+                      uint32_t first, uint32_t last, uint32_t k, const uint64_t *word)
 {
+    const struct rows_kernels *rows = moesim_rows();
     const uint32_t back = overlap_lags[lag];
     uint32_t t = first < back ? back : first;
     const bool all = t < last && all_same_sequence(sequence_id, t, last, back);
@@ -31,8 +32,8 @@ void overlap_add_even(struct overlap *overlap, const struct moesim_plan *plan, c
         if (t == begin)
             continue;
         overlap->n += t - begin;
-        overlap->shared[k] +=
-            moesim_rows()->shared(plan->expert + plan->first[begin], t - begin, k, back, plan->n_experts);
+        overlap->shared[k] += word ? rows->shared_words(word + (begin - first), t - begin, back)
+                                   : rows->shared(plan->expert + plan->first[begin], t - begin, k, back);
     }
 }
 

@@ -34,9 +34,10 @@ struct overlap_history {
     uint64_t last, before;
 };
 
-/* Adds tokens [first, last), which have k experts each, as have those before them; k <= OVERLAP_COUNTED. */
+/* Adds tokens [first, last), which have k experts each, as have those before them; k <= OVERLAP_COUNTED. `word` is of
+ * token `first`, with the others beside it, as rows' words() makes them; NULL = there are none. */
 void overlap_add_even(struct overlap *overlap, const struct moesim_plan *plan, const uint32_t *sequence_id, int lag,
-                      uint32_t first, uint32_t last, uint32_t k);
+                      uint32_t first, uint32_t last, uint32_t k, const uint64_t *word);
 
 /* Adds tokens [first, last) of any plan, both lags, and to share[] what tokens of more than OVERLAP_COUNTED experts
  * share, in parts of one. The history is of tokens up to first, whose time is `now`; with `anew` it is not yet. */

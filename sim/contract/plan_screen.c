@@ -39,6 +39,11 @@ struct part {
     struct overlap overlap[OVERLAP_LAGS]; /* of such tokens with tokens of the part */
 };
 
+/* Experts as bits, of the tokens before a block and of the block. */
+struct words {
+    uint64_t of[OVERLAP_FAR + BLOCK_TOKENS];
+};
+
 /* How parts are gone through. */
 struct screen {
     const struct moesim_plan *plan;
@@ -112,28 +117,41 @@ static bool any_padding(const struct part *p, uint32_t first, uint32_t last)
     return any != 0;
 }
 
+/* The words of a block whose tokens have k plain pairs each; NULL where they are none, or not worth it. */
+static const uint64_t *make_words(const struct part *p, uint32_t first, uint32_t last, uint32_t k, struct words *words)
+{
+    const struct moesim_plan *plan = p->plan;
+    uint64_t *word = words->of + OVERLAP_FAR;
+    if (k <= 2 || plan->n_experts > ROWS_WORD_EXPERTS)
+        return NULL;
+    if (first > p->first)
+        memmove(words->of, words->of + BLOCK_TOKENS, OVERLAP_FAR * sizeof *word);
+    moesim_rows()->words(plan->expert + plan->first[first], last - first, k, word);
+    return word;
+}
+
 /* Tokens with k pairs each in one go. False where they do not follow, or an expert is met for the first time: they are
  * to be looked at one by one. */
-static bool take_block(struct part *p, uint32_t first, uint32_t last, uint32_t k)
+static bool take_block(struct part *p, uint32_t first, uint32_t last, uint32_t k, const uint64_t *word)
 {
     const struct moesim_plan *plan = p->plan;
     const uint32_t i = plan->first[first], n_experts = plan->n_experts;
-    if (p->map || !rows_can_follow(k) || any_padding(p, first, last))
+    if (p->map || k == 0 || !(word || rows_can_follow(k)) || any_padding(p, first, last))
         return false;
     memcpy(p->was, p->next, n_experts * sizeof *p->was);
-    if (moesim_rows()->follow(plan->expert + i, plan->slot + i, k * (last - first), k, n_experts, p->next))
+    if (moesim_rows()->follow(plan->expert + i, plan->slot + i, word, k * (last - first), k, n_experts, p->next))
         return true;
     memcpy(p->next, p->was, n_experts * sizeof *p->was);
     return false;
 }
 
-static bool take_plain_tokens(struct part *p, uint32_t first, uint32_t last, uint32_t k)
+static bool take_plain_tokens(struct part *p, uint32_t first, uint32_t last, uint32_t k, const uint64_t *word)
 {
     const struct moesim_plan *plan = p->plan;
     uint32_t i = plan->first[first];
     bool holds = true;
     p->totals.n_kept += plan->first[last] - i;
-    if (take_block(p, first, last, k))
+    if (take_block(p, first, last, k, word))
         return true;
     for (uint32_t t = first; t < last; t++) {
         holds &= !(p->padding && p->padding[t] && i < plan->first[t + 1]);
@@ -174,22 +192,24 @@ static bool take_token(struct part *p, uint32_t token)
 }
 
 /* Counts on, as long as every token has k kept pairs and no others; 0 = these have not. */
-static void count_block(struct part *p, uint32_t first, uint32_t last, uint32_t k)
+static void count_block(struct part *p, uint32_t first, uint32_t last, uint32_t k, const uint64_t *word)
 {
     if (first == p->first)
         p->k = k <= OVERLAP_COUNTED ? k : 0;
     if (k != p->k)
         p->k = 0;
     for (int i = 0; p->k > 0 && i < OVERLAP_LAGS; i++) {
-        const uint32_t seam = p->first + overlap_lags[i];
-        if (overlap_wanted(p->wants, i))
-            overlap_add_even(&p->overlap[i], p->plan, p->sequence_id, i, first < seam ? seam : first, last, k);
+        const uint32_t seam = p->first + overlap_lags[i], begin = first < seam ? seam : first;
+        if (overlap_wanted(p->wants, i) && begin < last)
+            overlap_add_even(&p->overlap[i], p->plan, p->sequence_id, i, begin, last, k,
+                             word ? word + (begin - first) : NULL);
     }
 }
 
 static void screen_part(struct part *p)
 {
     const struct moesim_plan *plan = p->plan;
+    struct words words;
     p->holds = true;
     for (uint32_t t = p->first, end; t < p->last && p->holds; t = end) {
         end = p->last - t > BLOCK_TOKENS ? t + BLOCK_TOKENS : p->last;
@@ -198,12 +218,13 @@ static void screen_part(struct part *p)
         const bool plain =
             p->holds && moesim_rows()->plain_pairs(plan->expert + begin, plan->weight + begin, plan->fate + begin,
                                                    plan->first[end] - begin, plan->n_experts);
+        const uint64_t *word = plain ? make_words(p, t, end, k, &words) : NULL;
         if (plain)
-            p->holds = take_plain_tokens(p, t, end, k);
+            p->holds = take_plain_tokens(p, t, end, k, word);
         for (uint32_t i = t; !plain && i < end && p->holds; i++)
             p->holds = take_token(p, i);
         if (p->holds)
-            count_block(p, t, end, plain ? k : 0);
+            count_block(p, t, end, plain ? k : 0, word);
     }
 }
 
@@ -313,7 +334,7 @@ static void count_seams(const struct screen *s)
         for (int l = 0; l < OVERLAP_LAGS; l++)
             if (overlap_wanted(counts->wants, l))
                 overlap_add_even(&counts->overlap[l], s->plan, s->batch->sequence_id, l, first,
-                                 last - first < overlap_lags[l] ? last : first + overlap_lags[l], counts->k);
+                                 last - first < overlap_lags[l] ? last : first + overlap_lags[l], counts->k, NULL);
     }
 }
 

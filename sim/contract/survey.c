@@ -157,7 +157,7 @@ static void overlap_of_run(const struct pass *pass, struct part *part, uint32_t 
     if (k > 0 && k <= OVERLAP_COUNTED) {
         for (int i = 0; i < OVERLAP_LAGS; i++)
             if (overlap_wanted(pass->wants, i))
-                overlap_add_even(&part->overlap[i], pass->plan, sequence_id, i, first, last, k);
+                overlap_add_even(&part->overlap[i], pass->plan, sequence_id, i, first, last, k, NULL);
         return;
     }
     overlap_add(part->overlap, pass->plan, sequence_id, first, last, part->history, start + first,

@@ -19,6 +19,7 @@
 #define ROWS_RUN_COLUMNS 2048 /* most columns of select_run(), which takes up to BLOCK_K choices */
 #define ROWS_COLUMNS 16       /* most columns of a scan: a cache line of each row */
 #define ROWS_FEW_EXPERTS 8    /* most experts whose counts are one register */
+#define ROWS_WORD_EXPERTS 64  /* most experts that are the bits of a word */
 #define ROWS_PROJECTED 4      /* rows that one project() call takes */
 #define ROWS_PARALLEL 1024    /* fewer rows are not worth waking a second thread */
 
@@ -147,9 +148,12 @@ struct rows_kernels {
     /* ln sum exp l over the row's finite logits; NaN where there are none. */
     double (*size)(const float *row, uint32_t n);
     void (*confidence)(const float *const row[ROWS_LANES], uint32_t n, struct rows_confidence *confidence);
-    /* How many experts each of n tokens shares with the one `lag` before it, all together; every token has k, below
-     * n_experts, and none twice. */
-    uint64_t (*shared)(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag, uint32_t n_experts);
+    /* How many experts each of n tokens shares with the one `lag` before it, all together; every token has k, and none
+     * twice. */
+    uint64_t (*shared)(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag);
+    /* word[n] = the k experts of each token, below ROWS_WORD_EXPERTS, as bits; and the same as shared() from those. */
+    void (*words)(const uint32_t *expert, uint32_t n, uint32_t k, uint64_t *word);
+    uint64_t (*shared_words)(const uint64_t *word, uint32_t n, uint32_t lag);
     /* What the scores of eight rows are made of; for other scores than softmax `sum` only tells a bad row (NaN) from
      * others. `size` (NULL = not wanted) gets ln sum exp l of softmax, NaN or too large where a row is odd. */
     void (*norms)(enum moesim_score score, const float *const row[ROWS_LANES], uint32_t n,
@@ -172,10 +176,11 @@ struct rows_kernels {
     /* Whether n pairs are all kept, of experts there are and with finite weights. */
     bool (*plain_pairs)(const uint32_t *expert, const float *weight, const uint8_t *fate, uint32_t n,
                         uint32_t n_experts);
-    /* Whether n such pairs of tokens with k each, rows_can_follow(k), follow: no token has an expert twice, and every
-     * slot is next[expert], which goes up by one; next is [n_experts] and undefined where they do not. */
-    bool (*follow)(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t n_experts,
-                   uint32_t *next);
+    /* Whether n such pairs of tokens with k each follow: no token has an expert twice, and every slot is next[expert],
+     * which goes up by one; next is [n_experts] and undefined where they do not. `word` is of the tokens, as words()
+     * makes them, or NULL where rows_can_follow(k). */
+    bool (*follow)(const uint32_t *expert, const int32_t *slot, const uint64_t *word, uint32_t n, uint32_t k,
+                   uint32_t n_experts, uint32_t *next);
     /* out[r][j] = sum_i x[r][i] w[i][j] for columns [first, last) of w [d][n]: sums in double, in the order of i. */
     void (*project)(const float *const x[ROWS_PROJECTED], uint32_t d, const float *w, uint32_t n, uint32_t first,
                     uint32_t last, float *const out[ROWS_PROJECTED]);

@@ -66,10 +66,19 @@ static bool repeats_an_expert(const uint32_t *expert, uint32_t n, uint32_t k)
                     : false;
 }
 
-static bool rows_follow(const uint32_t *expert, const int32_t *slot, uint32_t n, uint32_t k, uint32_t n_experts,
-                        uint32_t *next)
+/* A word has fewer bits than its token has pairs where one of them repeats another. */
+static bool repeats_a_bit(const uint64_t *word, uint32_t n_tokens, uint32_t n)
 {
-    uint32_t i = 0, odd = repeats_an_expert(expert, n, k);
+    uint64_t n_bits = 0;
+    for (uint32_t t = 0; t < n_tokens; t++)
+        n_bits += (uint64_t)__builtin_popcountll(word[t]);
+    return n_bits != n;
+}
+
+static bool rows_follow(const uint32_t *expert, const int32_t *slot, const uint64_t *word, uint32_t n, uint32_t k,
+                        uint32_t n_experts, uint32_t *next)
+{
+    uint32_t i = 0, odd = word ? repeats_a_bit(word, n / k, n) : repeats_an_expert(expert, n, k);
 #ifdef __AVX2__
     if (n_experts <= ROWS_FEW_EXPERTS) {
         uint32_t own[ROWS_FEW_EXPERTS] = {0};

@@ -10,8 +10,6 @@
 #include "sim/contract/kernels/rows.h"
 #include "sim/contract/kernels/rows_choose.h"
 
-#define SHARED_WORDS 512 /* tokens whose words are kept at once */
-
 static inline v8i load_ids(const uint32_t *p)
 {
     v8i v;
@@ -86,31 +84,34 @@ static inline uint64_t bits_of_eight(const uint32_t *expert)
     return (uint64_t)_mm_cvtsi128_si64(_mm_or_si128(two, _mm_unpackhi_epi64(two, two)));
 }
 
-/* Of eight of 64: words that are made once and compared with those `lag` before. */
-static uint64_t shared_of_words(const uint32_t *expert, uint32_t n, uint32_t lag)
-{
-    uint64_t word[SHARED_WORDS], sum = 0;
-    const uint32_t room = SHARED_WORDS - lag;
-    for (uint32_t t = 0; t < n; t += room) {
-        const uint32_t *first = expert + 8 * ((size_t)t - lag);
-        const uint32_t m = lag + (n - t < room ? n - t : room);
-        for (uint32_t i = 0; i < m; i++)
-            word[i] = bits_of_eight(first + 8 * (size_t)i);
-        for (uint32_t i = lag; i < m; i++)
-            sum += (uint64_t)__builtin_popcountll(word[i] & word[i - lag]);
-    }
-    return sum;
-}
 #endif
 
-static uint64_t rows_shared(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag, uint32_t n_experts)
+static void rows_words(const uint32_t *expert, uint32_t n, uint32_t k, uint64_t *word)
+{
+    for (uint32_t t = 0; t < n; t++, expert += k) {
+#ifdef __AVX2__
+        if (k == 8) {
+            word[t] = bits_of_eight(expert);
+            continue;
+        }
+#endif
+        word[t] = 0;
+        for (uint32_t c = 0; c < k; c++)
+            word[t] |= UINT64_C(1) << expert[c];
+    }
+}
+
+static uint64_t rows_shared_words(const uint64_t *word, uint32_t n, uint32_t lag)
 {
     uint64_t sum = 0;
-#ifdef __AVX2__
-    if (k == 8 && n_experts <= 64 && lag <= SHARED_WORDS / 2)
-        return shared_of_words(expert, n, lag);
-#endif
-    (void)n_experts;
+    for (uint32_t t = 0; t < n; t++)
+        sum += (uint64_t)__builtin_popcountll(word[t] & word[(size_t)t - lag]);
+    return sum;
+}
+
+static uint64_t rows_shared(const uint32_t *expert, uint32_t n, uint32_t k, uint32_t lag)
+{
+    uint64_t sum = 0;
     switch (k) {
     case 1:
         return shared_of_few(expert, n, 1, lag);

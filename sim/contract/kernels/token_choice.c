@@ -271,7 +271,7 @@ static bool choose_run(const struct token_choice *c, const struct rows_select *s
         .count = s->count + (size_t)(chunk - s->chunk) * s->n_experts,
         .slot = plan->slot + begin,
         .token = chunk->first,
-        .confidence = plan->has_confidence ? &plan->confidence[chunk->first / CHUNK_TOKENS] : NULL,
+        .confidence = c->tells_confidence ? &plan->confidence[chunk->first / CHUNK_TOKENS] : NULL,
     };
     memset(run.count, 0, s->n_experts * sizeof *run.count);
     memset(plan->fate + begin, MOESIM_KEPT, n_pairs);
@@ -283,7 +283,7 @@ static void choose_and_count(struct token_choice *c, struct rows_select select, 
 {
     const struct moesim_token_choice_scratch *s = c->scratch;
     struct rows_confidence confidence;
-    if (c->plan->has_confidence)
+    if (c->tells_confidence)
         select.confidence = &confidence;
     if (c->shift)
         select.shift = c->shift + (size_t)chunk->group * select.n;
@@ -299,12 +299,21 @@ static void choose_and_count(struct token_choice *c, struct rows_select select, 
     token_choice_count(c, chunk);
 }
 
-/* Whether the pass that chooses goes over the batch's own logits and has their sums of softmax at hand. */
-static bool has_confidence(const struct token_choice *c, const struct rows_select *select)
+/* How sure the rows of run j are, where they are the batch's own logits and the metrics ask for it: out of choosing, or
+ * while they are in the cache. */
+static void start_confidence(const struct token_choice *c, uint32_t j)
 {
-    const struct moesim_score_sums *sums = c->scratch->sums;
-    return c->plan->confidence && c->logits && c->logits == c->batch->columns && c->stride == c->batch->stride &&
-           !c->shift && rows_tells_confidence(select, sums && sums->is_added);
+    if (c->tells_confidence)
+        memset(&c->plan->confidence[j], 0, sizeof *c->plan->confidence);
+}
+
+static void end_confidence(const struct token_choice *c, uint32_t j)
+{
+    const struct moesim_batch *batch = c->batch;
+    const uint32_t first = j * CHUNK_TOKENS, rest = batch->n_tokens - first;
+    if (c->plan->has_confidence && !c->tells_confidence)
+        confidence_of_run(c->logits, c->stride, batch->n_experts, batch->padding, first,
+                          first + (rest < CHUNK_TOKENS ? rest : CHUNK_TOKENS), &c->plan->confidence[j]);
 }
 
 /* Runs side by side, and in a run one chunk after the other. */
@@ -313,13 +322,16 @@ static void choose(struct token_choice *c)
     const struct rows_select select = token_choice_select(c);
     struct moesim_token_choice_scratch *s = c->scratch;
     const uint32_t n = runs_of(c);
-    c->plan->has_confidence = has_confidence(c, &select);
+    c->plan->has_confidence =
+        c->plan->confidence && c->logits && c->logits == c->batch->columns && c->stride == c->batch->stride;
+    c->tells_confidence = c->plan->has_confidence && !c->shift && !select.shift &&
+                          rows_tells_confidence(&select, s->sums && s->sums->is_added);
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t j = 0; j < n; j++) {
-        if (c->plan->has_confidence)
-            memset(&c->plan->confidence[j], 0, sizeof *c->plan->confidence);
+        start_confidence(c, j);
         for (uint32_t i = s->run[j]; i < s->run[j + 1]; i++)
             choose_and_count(c, select, &s->chunk[i]);
+        end_confidence(c, j);
     }
 }
 

@@ -75,6 +75,7 @@ struct token_choice {
     struct moesim_token_choice_scratch *scratch;
     struct moesim_plan *plan;
     enum moesim_priority priority; /* the one in force: it may not matter in this phase or without a capacity */
+    bool tells_confidence;         /* how sure rows are comes out of choosing */
 };
 
 /* Threads for a loop over chunks: no more than there is scratch for, one for a small batch. */
