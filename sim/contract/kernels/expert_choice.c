@@ -3,8 +3,9 @@
  * Expert choice: every expert takes the best tokens of each group, up to its capacity.
  *
  * No matrix of scores is kept. A sample of the rows tells for each expert a logit, relative to the row's ln sum exp for
- * softmax, that somewhat more tokens pass than it can take; only those are scored and put in order. Where the sample
- * was wrong, all of the group's tokens are.
+ * softmax, that somewhat more tokens pass than it can take; only those are scored and put in order. One pass over the
+ * rows finds both what softmax divides by and the logits that pass. Where the sample was wrong, all of the group's
+ * tokens are put in order.
  */
 #include <assert.h>
 #include <math.h>
@@ -24,7 +25,8 @@
 #define HEAP_CAPACITY 256 /* up to here the best are kept in a heap, beyond it everything is sorted */
 #define SHIFT_MOST 1e3f   /* a softmax whose ln sum exp is larger is too coarse to be compared by it */
 #define CUT_MARGIN 1e-3f  /* more than the rounding of such a comparison */
-#define MAX_THREADS 8     /* that share the columns */
+#define MAX_PARTS 8       /* of a group's rows, and threads that share the work */
+#define ROOM_LEAST 4096   /* candidates of a part */
 #define NO_RANK UINT32_MAX
 
 /* An expert's chosen tokens, by rising token. */
@@ -35,9 +37,7 @@ struct chosen {
 
 /* What one thread works in. */
 struct worker {
-    float *value;             /* [n_together][room] candidates */
-    uint32_t *token;          /* [n_together][room] */
-    float *all_values;        /* [max_tokens] the same for one column and all tokens */
+    float *all_values;        /* [max_tokens] one column of all tokens */
     uint32_t *all_tokens;     /* [max_tokens] */
     struct order_item *order; /* [2][max_tokens] */
     uint32_t *rank, *best;    /* [max_tokens] */
@@ -45,13 +45,19 @@ struct worker {
 
 /* The caller's scratch, cut up. */
 struct lists {
-    uint64_t *start;        /* [n_groups + 1] of a group in chosen */
-    uint32_t *length;       /* [n_groups][E] */
-    uint32_t *cursor;       /* [n_tokens] where a token's next pair goes */
-    float *shift;           /* [n_tokens] of struct rows_scan */
-    struct rows_norm *norm; /* [n_tokens] */
-    struct chosen *chosen;  /* [start[n_groups]] by group, expert */
-    char *workers;          /* [MAX_THREADS][worker_size] */
+    uint64_t *start;          /* [n_groups + 1] of a group in chosen */
+    uint32_t *length;         /* [n_groups][E] */
+    uint32_t *cursor;         /* [n_tokens] where a token's next pair goes */
+    float *shift;             /* [n_tokens] of struct rows_scan */
+    struct rows_norm *norm;   /* [n_tokens] */
+    struct chosen *chosen;    /* [start[n_groups]] by group, expert */
+    float *cut;               /* [MAX_PARTS][E] */
+    uint32_t *count;          /* [MAX_PARTS][E] candidates */
+    uint32_t *found, *column; /* [MAX_PARTS][room] candidates by row: tokens, experts */
+    float *found_value;       /* [MAX_PARTS][room] and scores */
+    float *value;             /* [MAX_PARTS][room] the scores by expert, then token */
+    uint32_t *token;          /* [MAX_PARTS][room] the same */
+    char *workers;            /* [MAX_PARTS][worker_size] */
 };
 
 /* What the steps of one call share. */
@@ -61,37 +67,40 @@ struct call {
     const float *columns;
     size_t stride;
     const uint32_t *capacity; /* [n_groups] */
-    uint32_t room;
+    size_t room;
     struct lists lists;
     struct moesim_plan *plan;
 };
 
-static uint32_t room_of(uint32_t max_tokens, uint32_t n_experts, uint64_t max_pairs)
+/* One group: by all threads, its rows in MAX_PARTS parts, or by one thread as one part. */
+struct group {
+    const struct call *call;
+    uint32_t index, first, last, wanted, slice; /* of the parts in the lists' arrays */
+    uint32_t n_parts;
+    int n_threads;
+    bool sampled;                /* cuts are known */
+    uint32_t n_found[MAX_PARTS]; /* candidates of each part; more than there is room for, and none are used */
+};
+
+/* Candidates that a part has room for: a group that is a part by itself has no more than an eighth of the pairs. */
+static size_t room_of(uint64_t max_pairs)
 {
-    const uint64_t room = 2 * max_pairs / n_experts + SAMPLE_FROM;
-    return room < max_tokens ? (uint32_t)room : max_tokens;
+    return (size_t)max_pairs * 3 / 8 + ROOM_LEAST;
 }
 
-/* Experts that one worker takes together. */
-static uint32_t n_together(uint32_t n_experts)
+static size_t worker_size(uint32_t max_tokens)
 {
-    return n_experts < ROWS_COLUMNS ? n_experts : ROWS_COLUMNS;
-}
-
-static size_t worker_size(uint32_t max_tokens, uint32_t n_experts, uint32_t room)
-{
-    const size_t each = sizeof(float) + sizeof(uint32_t);
-    return n_together(n_experts) * (size_t)room * each +
-           max_tokens * (each + 2 * sizeof(struct order_item) + 2 * sizeof(uint32_t));
+    return max_tokens * (sizeof(float) + 3 * sizeof(uint32_t) + 2 * sizeof(struct order_item));
 }
 
 size_t moesim_expert_choice_scratch(uint32_t max_tokens, uint32_t n_experts, uint32_t max_groups, uint64_t max_pairs)
 {
     const size_t n_tokens = max_tokens, n_groups = max_groups;
+    const size_t of_part = n_experts * (sizeof(float) + sizeof(uint32_t)) +
+                           room_of(max_pairs) * (2 * sizeof(float) + 3 * sizeof(uint32_t));
     return (n_groups + 1) * sizeof(uint64_t) + n_groups * n_experts * sizeof(uint32_t) + sizeof(uint64_t) +
            n_tokens * (sizeof(uint32_t) + sizeof(float) + sizeof(struct rows_norm)) +
-           max_pairs * sizeof(struct chosen) +
-           MAX_THREADS * worker_size(max_tokens, n_experts, room_of(max_tokens, n_experts, max_pairs));
+           max_pairs * sizeof(struct chosen) + MAX_PARTS * (of_part + worker_size(max_tokens));
 }
 
 static void cut_scratch(struct call *c, void *scratch)
@@ -102,28 +111,38 @@ static void cut_scratch(struct call *c, void *scratch)
     l->start[0] = 0;
     for (size_t g = 0; g < n_groups; g++)
         l->start[g + 1] = l->start[g] + n_experts * c->capacity[g];
+    c->room = room_of(l->start[n_groups]);
     l->length = (uint32_t *)(l->start + n_groups + 1);
     l->cursor = l->length + n_groups * n_experts;
     l->shift = (float *)(l->cursor + n_tokens);
     l->norm = (struct rows_norm *)(l->shift + n_tokens);
     l->chosen = (struct chosen *)(l->norm + n_tokens);
-    l->workers = (char *)(l->chosen + l->start[n_groups]);
-    c->room = room_of(c->batch->n_tokens, c->batch->n_experts, l->start[n_groups]);
+    l->cut = (float *)(l->chosen + l->start[n_groups]);
+    l->count = (uint32_t *)(l->cut + MAX_PARTS * n_experts);
+    l->found = l->count + MAX_PARTS * n_experts;
+    l->column = l->found + MAX_PARTS * c->room;
+    l->found_value = (float *)(l->column + MAX_PARTS * c->room);
+    l->value = l->found_value + MAX_PARTS * c->room;
+    l->token = (uint32_t *)(l->value + MAX_PARTS * c->room);
+    l->workers = (char *)(l->token + MAX_PARTS * c->room);
 }
 
-static struct worker own_worker(const struct call *c)
+static struct worker worker_of(const struct call *c, uint32_t which)
 {
-    const size_t n = c->batch->n_tokens, n_listed = (size_t)n_together(c->batch->n_experts) * c->room;
-    const size_t size = worker_size(c->batch->n_tokens, c->batch->n_experts, c->room);
+    const size_t n = c->batch->n_tokens;
     struct worker w;
-    w.value = (float *)(c->lists.workers + (size_t)omp_get_thread_num() * size);
-    w.token = (uint32_t *)(w.value + n_listed);
-    w.all_values = (float *)(w.token + n_listed);
+    w.all_values = (float *)(c->lists.workers + which * worker_size(c->batch->n_tokens));
     w.all_tokens = (uint32_t *)(w.all_values + n);
     w.order = (struct order_item *)(w.all_tokens + n);
     w.rank = (uint32_t *)(w.order + 2 * n);
     w.best = w.rank + n;
     return w;
+}
+
+/* The worker of the thread that runs this. */
+static struct worker own_worker(const struct group *g)
+{
+    return worker_of(g->call, g->n_threads > 1 ? (uint32_t)omp_get_thread_num() : g->slice);
 }
 
 /* ---- rows ---- */
@@ -140,7 +159,7 @@ static float shift_of(enum moesim_score score, const struct rows_norm *norm, flo
 }
 
 /* Of up to eight tokens; returns how many have no score. */
-static uint32_t find_eight(struct call *c, const uint32_t *token, uint32_t n)
+static uint32_t find_eight(const struct call *c, const uint32_t *token, uint32_t n)
 {
     struct rows_norm norm[ROWS_LANES];
     const float *row[ROWS_LANES];
@@ -157,31 +176,26 @@ static uint32_t find_eight(struct call *c, const uint32_t *token, uint32_t n)
     return n_bad;
 }
 
-#define NORM_TOKENS 64 /* a thread goes through at a time */
-
-static void find_norms(struct call *c)
+/* Of all tokens [first, last); returns how many have no score, padding apart. */
+static uint32_t find_norms(const struct call *c, uint32_t first, uint32_t last)
 {
     const uint8_t *padding = c->batch->padding;
-    const uint32_t n_tokens = c->batch->n_tokens;
-    uint32_t n_bad_rows = 0;
-#pragma omp parallel for schedule(static) reduction(+ : n_bad_rows) if (n_tokens >= ROWS_PARALLEL)
-    for (uint32_t first = 0; first < n_tokens; first += NORM_TOKENS) {
-        const uint32_t last = n_tokens - first < NORM_TOKENS ? n_tokens : first + NORM_TOKENS;
-        uint32_t token[ROWS_LANES], n = 0;
-        for (uint32_t t = first; t < last; t++) {
-            if (padding && padding[t]) {
-                c->lists.norm[t] = (struct rows_norm){.sum = NAN};
-                c->lists.shift[t] = NAN;
-            } else {
-                token[n++] = t;
-            }
-            if (n == ROWS_LANES || (n > 0 && t + 1 == last)) {
-                n_bad_rows += find_eight(c, token, n);
-                n = 0;
-            }
+    uint32_t token[ROWS_LANES], n = 0, n_bad = 0;
+    for (uint32_t t = first; t < last; t++) {
+        if (padding && padding[t]) {
+            c->lists.norm[t] = (struct rows_norm){.sum = NAN};
+            c->lists.shift[t] = NAN;
+        } else {
+            token[n++] = t;
+        }
+        if (t + 2 * ROWS_LANES < c->batch->n_tokens)
+            rows_prefetch(c->columns + (t + 2 * ROWS_LANES) * c->stride, c->batch->n_experts);
+        if (n == ROWS_LANES || (n > 0 && t + 1 == last)) {
+            n_bad += find_eight(c, token, n);
+            n = 0;
         }
     }
-    c->plan->n_bad_rows = n_bad_rows;
+    return n_bad;
 }
 
 /* ---- candidates ---- */
@@ -197,42 +211,162 @@ static float most_below(enum moesim_score score, float cut)
     return score == MOESIM_IDENTITY ? most : most * (1 + 1e-5f);
 }
 
-/* Sets the scan's cuts so that somewhat more than `wanted` of the group's rows pass; NaN, which all pass, where there
- * is nothing to gain. */
-static void set_cuts(const struct call *c, struct rows_scan *scan, uint32_t wanted, uint32_t *order)
+#define SAMPLED_COLUMNS 16 /* that are looked at together: a cache line */
+
+static uint32_t sample_size(const struct group *g)
 {
-    const uint32_t n = scan->last - scan->first;
-    const uint32_t n_sample = n / SAMPLE_SHARE > SAMPLE_LEAST ? n / SAMPLE_SHARE : SAMPLE_LEAST;
-    const double mean = (double)wanted * n_sample / n;
+    const uint32_t n = g->last - g->first;
+    return n / SAMPLE_SHARE > SAMPLE_LEAST ? n / SAMPLE_SHARE : SAMPLE_LEAST;
+}
+
+static uint32_t sampled_token(const struct group *g, uint32_t i)
+{
+    return g->first + (uint32_t)((uint64_t)i * (g->last - g->first) / sample_size(g));
+}
+
+/* Norms of tokens [first, first + ROWS_LANES) of the sample. */
+static void find_sampled_norms(const struct group *g, uint32_t first)
+{
+    const uint8_t *padding = g->call->batch->padding;
+    const uint32_t n_sample = sample_size(g);
+    uint32_t token[ROWS_LANES], n = 0;
+    for (uint32_t i = first; i < n_sample && i < first + ROWS_LANES; i++) {
+        const uint32_t t = sampled_token(g, i);
+        if (padding && padding[t])
+            g->call->lists.shift[t] = NAN;
+        else
+            token[n++] = t;
+    }
+    if (n > 0)
+        find_eight(g->call, token, n);
+}
+
+/* Sets the cuts of columns [first, last) so that somewhat more than wanted of the group's rows pass; +inf, which tells
+ * nothing, where there are too few rows. */
+static void set_cuts(const struct group *g, uint32_t first, uint32_t last)
+{
+    const struct call *c = g->call;
+    const uint32_t n = g->last - g->first, n_sample = sample_size(g);
+    const double mean = (double)g->wanted * n_sample / n;
     const uint32_t rank = (uint32_t)(mean + 3 * sqrt(mean) + 2);
-    for (uint32_t j = 0; j < ROWS_COLUMNS; j++)
-        scan->cut[j] = NAN;
-    for (uint32_t j = 0; n >= SAMPLE_FROM && j < scan->n_columns; j++) {
-        uint32_t n_there = 0;
-        for (uint32_t i = 0; i < n_sample; i++) {
-            const uint32_t t = scan->first + (uint32_t)((uint64_t)i * n / n_sample);
-            if (c->lists.shift[t] == c->lists.shift[t])
-                order[n_there++] = to_order(scan->logits[t * scan->stride + j] - c->lists.shift[t]);
-        }
+    uint32_t *order = (uint32_t *)own_worker(g).order, n_there = 0;
+    for (uint32_t i = 0; i < n_sample; i++) {
+        const uint32_t t = sampled_token(g, i);
+        const float shift = c->lists.shift[t];
+        if (shift != shift)
+            continue;
+        for (uint32_t e = first; e < last; e++)
+            order[(e - first) * n_sample + n_there] = to_order(c->columns[t * c->stride + e] - shift);
+        n_there++;
+    }
+    for (uint32_t e = first; e < last; e++) {
+        float *cut = &c->lists.cut[(size_t)g->slice * c->batch->n_experts + e];
+        *cut = INFINITY;
         if (rank < n_there)
-            scan->cut[j] = from_order(orders_nth_largest(order, n_there, rank)) - CUT_MARGIN;
+            *cut = from_order(orders_nth_largest(order + (e - first) * n_sample, n_there, rank)) - CUT_MARGIN;
+    }
+}
+
+/* The first token of a part. */
+static uint32_t part_first(const struct group *g, uint32_t part)
+{
+    return g->first + (uint32_t)((uint64_t)(g->last - g->first) * part / g->n_parts);
+}
+
+#define TILE_TOKENS 64 /* whose rows are looked through while they are in the cache */
+
+/* What passes the cuts, with its score. */
+static void scan_and_score(const struct call *c, struct rows_scan *scan)
+{
+    const uint32_t was = scan->n_found;
+    moesim_rows()->scan(scan);
+    if (scan->n_found <= scan->room)
+        moesim_rows()->scores_at(c->score, c->lists.norm, scan->token + was, scan->n_found - was, scan->value + was);
+}
+
+/* Norms of a part's tokens, and what passes the cuts. Returns how many tokens have no score. */
+static uint32_t find_candidates(struct group *g, uint32_t part)
+{
+    const struct call *c = g->call;
+    const size_t n_experts = c->batch->n_experts, slice = g->slice + part;
+    const uint32_t first = part_first(g, part), last = part_first(g, part + 1);
+    struct rows_scan scan = {.logits = c->columns,
+                             .stride = c->stride,
+                             .n_columns = c->batch->n_experts,
+                             .shift = c->lists.shift,
+                             .cut = c->lists.cut + g->slice * n_experts,
+                             .room = (uint32_t)c->room - ROWS_SCAN_SPARE,
+                             .token = c->lists.found + slice * c->room,
+                             .column = c->lists.column + slice * c->room,
+                             .value = c->lists.found_value + slice * c->room,
+                             .count = c->lists.count + slice * n_experts};
+    uint32_t n_bad = 0;
+    memset(scan.count, 0, n_experts * sizeof *scan.count);
+    for (uint32_t t = first, end; t < last; t = end) {
+        end = last - t < TILE_TOKENS ? last : t + TILE_TOKENS;
+        n_bad += find_norms(c, t, end);
+        scan.first = t;
+        scan.last = end;
+        if (g->sampled && scan.n_found <= scan.room)
+            scan_and_score(c, &scan);
+    }
+    g->n_found[part] = scan.n_found;
+    return n_bad;
+}
+
+/* ---- candidates by expert ---- */
+
+static bool all_found(const struct group *g)
+{
+    for (uint32_t part = 0; part < g->n_parts; part++)
+        if (g->n_found[part] > g->call->room - ROWS_SCAN_SPARE)
+            return false;
+    return g->sampled;
+}
+
+/* Counts become places: of an expert's candidates of a part, behind those of other experts and parts before. */
+static void place_candidates(const struct group *g)
+{
+    const size_t n_experts = g->call->batch->n_experts;
+    uint32_t *place = g->call->lists.count + g->slice * n_experts, sum = 0;
+    for (size_t e = 0; e < n_experts; e++)
+        for (size_t i = e; i < g->n_parts * n_experts; i += n_experts) {
+            const uint32_t n = place[i];
+            place[i] = sum;
+            sum += n;
+        }
+}
+
+/* Puts a part's candidates in their places, which move to their ends. */
+static void list_candidates(const struct group *g, uint32_t part)
+{
+    const struct call *c = g->call;
+    const size_t first = (g->slice + part) * c->room;
+    const uint32_t *found = c->lists.found + first, *column = c->lists.column + first;
+    const float *score = c->lists.found_value + first;
+    uint32_t *place = c->lists.count + (g->slice + part) * (size_t)c->batch->n_experts;
+    float *value = c->lists.value + g->slice * c->room;
+    uint32_t *token = c->lists.token + g->slice * c->room;
+    for (uint32_t i = 0; i < g->n_found[part]; i++) {
+        const uint32_t at = place[column[i]]++;
+        value[at] = score[i];
+        token[at] = found[i];
     }
 }
 
 /* ---- the best of the candidates ---- */
 
-/* Candidates of one column, by rising token; value: logits, then scores. */
+/* Candidates of one column, by rising token: scores. */
 struct candidates {
     uint32_t n;
     float *value;
     uint32_t *token;
 };
 
-/* Scores the candidates; those without a score drop out. */
-static void score_candidates(const struct call *c, struct candidates *x)
+/* Those without a score drop out. */
+static void drop_unscored(struct candidates *x)
 {
     uint32_t n = 0;
-    moesim_rows()->scores_at(c->score, c->lists.norm, x->token, x->n, x->value);
     for (uint32_t i = 0; i < x->n; i++) {
         x->value[n] = x->value[i];
         x->token[n] = x->token[i];
@@ -264,7 +398,7 @@ static uint32_t rank_candidates(const struct candidates *x, uint32_t wanted, con
 static bool choose_candidates(const struct call *c, struct candidates *x, uint32_t wanted, float cut,
                               const struct worker *w, struct chosen *chosen, uint32_t *length)
 {
-    score_candidates(c, x);
+    drop_unscored(x);
     const uint32_t n = rank_candidates(x, wanted, w);
     if (cut == cut && (n < wanted || !(x->value[w->best[n - 1]] > most_below(c->score, cut))))
         return false;
@@ -280,52 +414,111 @@ static bool choose_candidates(const struct call *c, struct candidates *x, uint32
 }
 
 /* One column with all of the group's tokens as candidates. */
-static void choose_from_all(const struct call *c, const struct rows_scan *few, uint32_t column, uint32_t wanted,
-                            const struct worker *w, struct chosen *chosen, uint32_t *length)
+static void choose_from_all(const struct group *g, uint32_t expert, const struct worker *w, struct chosen *chosen,
+                            uint32_t *length)
 {
-    struct rows_scan scan = {.logits = few->logits + column,
-                             .stride = few->stride,
-                             .first = few->first,
-                             .last = few->last,
-                             .n_columns = 1,
-                             .shift = few->shift,
-                             .cut = {NAN},
-                             .room = few->last - few->first,
-                             .value = w->all_values,
-                             .token = w->all_tokens};
-    moesim_rows()->scan(&scan);
-    struct candidates all = {scan.count[0], w->all_values, w->all_tokens};
-    choose_candidates(c, &all, wanted, NAN, w, chosen, length);
+    const struct call *c = g->call;
+    struct candidates all = {0, w->all_values, w->all_tokens};
+    for (uint32_t t = g->first; t < g->last; t++)
+        if (c->lists.shift[t] == c->lists.shift[t]) {
+            all.value[all.n] = c->columns[t * c->stride + expert];
+            all.token[all.n++] = t;
+        }
+    moesim_rows()->scores_at(c->score, c->lists.norm, all.token, all.n, all.value);
+    choose_candidates(c, &all, g->wanted, NAN, w, chosen, length);
 }
 
-/* The lists of up to ROWS_COLUMNS experts of a group. */
-static void choose_block(const struct call *c, uint32_t group, uint32_t first)
+/* The list of one expert. */
+static void choose_expert(const struct group *g, uint32_t expert, bool has_candidates)
 {
-    const struct moesim_batch *batch = c->batch;
-    const uint32_t wanted = c->capacity[group], rest = batch->n_experts - first;
-    const struct worker w = own_worker(c);
-    struct rows_scan scan = {.logits = c->columns + first,
-                             .stride = c->stride,
-                             .first = batch->group_start[group],
-                             .last = batch->group_start[group + 1],
-                             .n_columns = rest < ROWS_COLUMNS ? rest : ROWS_COLUMNS,
-                             .shift = c->lists.shift,
-                             .room = c->room,
-                             .value = w.value,
-                             .token = w.token};
-    set_cuts(c, &scan, wanted, w.rank);
-    moesim_rows()->scan(&scan);
-    for (uint32_t j = 0; j < scan.n_columns; j++) {
-        struct chosen *chosen = c->lists.chosen + c->lists.start[group] + (size_t)(first + j) * wanted;
-        uint32_t *length = c->lists.length + (size_t)group * batch->n_experts + first + j;
-        struct candidates few = {scan.count[j], scan.value + (size_t)j * scan.room, scan.token + (size_t)j * scan.room};
-        *length = 0;
-        if (wanted > 0 && (few.n > scan.room || !choose_candidates(c, &few, wanted, scan.cut[j], &w, chosen, length)))
-            choose_from_all(c, &scan, j, wanted, &w, chosen, length);
+    const struct call *c = g->call;
+    const size_t n_experts = c->batch->n_experts;
+    const uint32_t *end = c->lists.count + (g->slice + g->n_parts - 1) * n_experts;
+    const uint32_t begin = expert > 0 ? end[expert - 1] : 0;
+    const float cut = c->lists.cut[g->slice * n_experts + expert];
+    const struct worker w = own_worker(g);
+    struct chosen *chosen = c->lists.chosen + c->lists.start[g->index] + (size_t)expert * g->wanted;
+    uint32_t *length = c->lists.length + g->index * n_experts + expert;
+    struct candidates few = {end[expert] - begin, c->lists.value + g->slice * c->room + begin,
+                             c->lists.token + g->slice * c->room + begin};
+    *length = 0;
+    if (g->wanted > 0 &&
+        !(has_candidates && cut < INFINITY && choose_candidates(c, &few, g->wanted, cut, &w, chosen, length)))
+        choose_from_all(g, expert, &w, chosen, length);
+}
+
+/* The lists of all experts of a group; returns how many tokens have no score. */
+static uint32_t choose_group(struct group *g)
+{
+    const struct call *c = g->call;
+    const uint32_t n_experts = c->batch->n_experts, n_sample = g->sampled ? sample_size(g) : 0;
+    const uint32_t n_cut = g->sampled ? n_experts : 0;
+    uint32_t n_bad = 0;
+#pragma omp parallel num_threads(g->n_threads) if (g->n_threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (uint32_t i = 0; i < n_sample; i += ROWS_LANES)
+            find_sampled_norms(g, i);
+#pragma omp for schedule(dynamic, 1)
+        for (uint32_t e = 0; e < n_cut; e += SAMPLED_COLUMNS)
+            set_cuts(g, e, n_cut - e < SAMPLED_COLUMNS ? n_cut : e + SAMPLED_COLUMNS);
+#pragma omp for schedule(dynamic, 1) reduction(+ : n_bad)
+        for (uint32_t part = 0; part < g->n_parts; part++)
+            n_bad += find_candidates(g, part);
+        const bool has_candidates = all_found(g);
+#pragma omp single
+        if (has_candidates)
+            place_candidates(g);
+#pragma omp for schedule(dynamic, 1)
+        for (uint32_t part = 0; part < g->n_parts; part++)
+            if (has_candidates)
+                list_candidates(g, part);
+#pragma omp for schedule(dynamic, 1)
+        for (uint32_t e = 0; e < n_experts; e++)
+            choose_expert(g, e, has_candidates);
     }
+    return n_bad;
+}
+
+static struct group group_of(const struct call *c, uint32_t index)
+{
+    const uint32_t *start = c->batch->group_start + index;
+    return (struct group){.call = c,
+                          .index = index,
+                          .first = start[0],
+                          .last = start[1],
+                          .wanted = c->capacity[index],
+                          .n_parts = 1,
+                          .n_threads = 1,
+                          .sampled = c->capacity[index] > 0 && start[1] - start[0] >= SAMPLE_FROM};
+}
+
+/* A few groups one after the other, by all threads; many side by side. */
+static uint32_t choose_groups(const struct call *c)
+{
+    const int most = omp_get_max_threads() < MAX_PARTS ? omp_get_max_threads() : MAX_PARTS;
+    const int n_threads = c->batch->n_tokens < ROWS_PARALLEL ? 1 : most;
+    const uint32_t n_groups = c->batch->n_groups;
+    uint32_t n_bad = 0;
+    for (uint32_t i = 0; n_groups < MAX_PARTS && i < n_groups; i++) {
+        struct group g = group_of(c, i);
+        g.n_parts = MAX_PARTS;
+        g.n_threads = n_threads;
+        n_bad += choose_group(&g);
+    }
+#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads) reduction(+ : n_bad) if (n_groups >= MAX_PARTS)
+    for (uint32_t i = 0; i < (n_groups >= MAX_PARTS ? n_groups : 0); i++) {
+        struct group g = group_of(c, i);
+        g.slice = (uint32_t)omp_get_thread_num();
+        n_bad += choose_group(&g);
+    }
+    return n_bad;
 }
 
 /* ---- the plan ---- */
+
+#define PLAN_TOKENS                                                                                                    \
+    4096 /* whose pairs are put down together: few searches in the lists, and pairs that stay in the cache */
 
 /* Where in an expert's list its tokens from `token` on start. */
 static uint32_t find_token(const struct chosen *list, uint32_t n, uint32_t token)
@@ -374,8 +567,8 @@ static void go_through_all(const struct call *c, bool insert)
 {
     const uint32_t n_tokens = c->batch->n_tokens, *start = c->batch->group_start;
 #pragma omp parallel for schedule(dynamic, 1) if (n_tokens >= ROWS_PARALLEL)
-    for (uint32_t run = 0; run < n_tokens; run += CHUNK_TOKENS) {
-        const uint32_t end = n_tokens - run < CHUNK_TOKENS ? n_tokens : run + CHUNK_TOKENS;
+    for (uint32_t run = 0; run < n_tokens; run += PLAN_TOKENS) {
+        const uint32_t end = n_tokens - run < PLAN_TOKENS ? n_tokens : run + PLAN_TOKENS;
         for (uint32_t g = batch_group_of(c->batch, run); g < c->batch->n_groups && start[g] < end; g++)
             go_through(c, g, start[g] < run ? run : start[g], start[g + 1] < end ? start[g + 1] : end, insert);
     }
@@ -403,17 +596,13 @@ void moesim_expert_choice(enum moesim_score score, const struct moesim_batch *ba
 {
     struct call c = {
         .score = score, .batch = batch, .columns = columns, .stride = stride, .capacity = capacity, .plan = plan};
-    const uint32_t n_experts = batch->n_experts, n_blocks = (n_experts + ROWS_COLUMNS - 1) / ROWS_COLUMNS;
+    const uint32_t n_experts = batch->n_experts;
     cut_scratch(&c, scratch);
     assert(c.lists.start[batch->n_groups] <= plan->max_pairs);
     for (uint32_t g = 0; g < batch->n_groups; g++)
         for (uint32_t e = 0; e < n_experts; e++)
             plan->capacity[(size_t)g * n_experts + e] = capacity[g];
-    find_norms(&c);
-    const int n_threads = omp_get_max_threads() < MAX_THREADS ? omp_get_max_threads() : MAX_THREADS;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads) if (batch->n_tokens >= ROWS_PARALLEL)
-    for (uint64_t i = 0; i < (uint64_t)batch->n_groups * n_blocks; i++)
-        choose_block(&c, (uint32_t)(i / n_blocks), (uint32_t)(i % n_blocks) * ROWS_COLUMNS);
+    plan->n_bad_rows = choose_groups(&c);
     fill_plan(&c);
     plan->n_wanted = 0;
 }

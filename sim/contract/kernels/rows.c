@@ -18,7 +18,7 @@
 #include "sim/contract/kernels/rows_scores.h"
 #include "sim/contract/kernels/rows_confidence.h"
 
-#define SCAN_AHEAD 24 /* rows that are asked for before they are needed: a scan takes one cache line of each */
+#define SCAN_AHEAD 24 /* rows that are asked for before they are needed: orders take one cache line of each */
 
 /* ---- elementary functions ---- */
 
@@ -158,27 +158,50 @@ static void rows_scores_at(enum moesim_score score, const struct rows_norm *norm
     }
 }
 
+/* Which of up to 64 columns are not at most shift + cut. */
+static inline uint64_t passing(const float *row, const float *cut, v8f shift, uint32_t n)
+{
+    uint64_t bits = 0;
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        bits |= (uint64_t)bits_of(~(load8(row + i) - shift <= load8(cut + i))) << i;
+    if (i < n) {
+        const v8i below = load_some(row + i, n - i) - shift <= load_some(cut + i, n - i);
+        bits |= (uint64_t)(bits_of(~below) & ((1u << (n - i)) - 1)) << i;
+    }
+    return bits;
+}
+
+/* Adds the columns of the bits, four at a time whether there are as many or not: how many is chance, and a branch on it
+ * would be guessed wrong. */
+static inline uint32_t add_candidates(const struct rows_scan *s, uint32_t n_found, uint32_t token, const float *row,
+                                      uint32_t first, uint64_t bits)
+{
+    const uint32_t end = n_found + (uint32_t)__builtin_popcountll(bits);
+    for (; n_found < end && n_found < s->room; n_found += ROWS_SCAN_SPARE)
+        for (uint32_t i = 0; i < ROWS_SCAN_SPARE; i++) {
+            const uint32_t none = bits == 0, e = first + (uint32_t)__builtin_ctzll(bits | none);
+            s->token[n_found + i] = token;
+            s->column[n_found + i] = e;
+            s->value[n_found + i] = row[e];
+            s->count[e] += 1 - none;
+            bits &= bits - 1 + none;
+        }
+    return end;
+}
+
 static void rows_scan(struct rows_scan *s)
 {
-    const uint32_t n = s->n_columns, n_low = n < 8 ? n : 8, n_high = n - n_low;
-    const v8f low = load8(s->cut), high = load8(s->cut + 8);
-    for (uint32_t t = s->first; t < s->last; t++) {
-        const float *row = s->logits + t * s->stride;
-        const v8f shift = splat(s->shift[t]);
-        __builtin_prefetch(row + SCAN_AHEAD * s->stride);
-        if (s->shift[t] != s->shift[t])
-            continue;
-        uint32_t bits = bits_of(~(load_some(row, n_low) - shift <= low)) & ((1u << n_low) - 1);
-        if (n_high > 0)
-            bits |= (bits_of(~(load_some(row + 8, n_high) - shift <= high)) & ((1u << n_high) - 1)) << 8;
-        for (; bits != 0; bits &= bits - 1) {
-            const uint32_t j = (uint32_t)__builtin_ctz(bits), at = s->count[j]++;
-            if (at < s->room) {
-                s->value[(size_t)j * s->room + at] = row[j];
-                s->token[(size_t)j * s->room + at] = t;
-            }
+    const struct rows_scan own = *s;
+    uint32_t n_found = s->n_found;
+    for (uint32_t t = own.first; t < own.last; t++) {
+        const float *row = own.logits + t * own.stride, shift = own.shift[t];
+        for (uint32_t e = 0; shift == shift && e < own.n_columns; e += 64) {
+            const uint32_t n = own.n_columns - e < 64 ? own.n_columns - e : 64;
+            n_found = add_candidates(&own, n_found, t, row, e, passing(row + e, own.cut + e, splat(shift), n));
         }
     }
+    s->n_found = n_found;
 }
 
 /* to_order() of orders.h. */

@@ -17,8 +17,8 @@
 #define BLOCK_K 16            /* most choices that a row of eight keeps in registers and stack */
 #define ROWS_RANKED 256       /* most values that rank_above() puts in order */
 #define ROWS_RUN_COLUMNS 2048 /* most columns of select_run(), which takes up to BLOCK_K choices */
-#define ROWS_COLUMNS 16       /* most columns of a scan: a cache line of each row */
 #define ROWS_FEW_EXPERTS 8    /* most experts whose counts are one register */
+#define ROWS_SCAN_SPARE 4     /* places behind those of a scan that it uses */
 #define ROWS_WORD_EXPERTS 64  /* most experts that are the bits of a word */
 #define ROWS_PROJECTED 4      /* rows that one project() call takes */
 #define ROWS_PARALLEL 1024    /* fewer rows are not worth waking a second thread */
@@ -106,20 +106,20 @@ struct rows_norm {
     bool odd, infinite;
 };
 
-/* Looks through a few columns of rows [first, last) for logits that are not at most shift + cut; rows with NaN for
- * shift are passed over. */
+/* Looks through rows [first, last) for logits that are not at most shift + cut; rows with NaN for shift are passed
+ * over. */
 struct rows_scan {
-    const float *logits; /* of the first column */
+    const float *logits;
     size_t stride;
     uint32_t first, last, n_columns;
     const float *shift; /* [last] */
-    float cut[ROWS_COLUMNS];
+    const float *cut;   /* [n_columns] */
 
-    /* by column, `room` of each: logit and row of what was found, by rising row; count goes on beyond room */
-    uint32_t room;
-    float *value;    /* [n_columns][room] */
-    uint32_t *token; /* [n_columns][room] */
-    uint32_t count[ROWS_COLUMNS];
+    /* what was found is added, by row, then column; n_found goes on beyond room, where nothing is counted any more */
+    uint32_t room, n_found;
+    uint32_t *token, *column; /* [room + ROWS_SCAN_SPARE] */
+    float *value;             /* the same: the logits */
+    uint32_t *count;          /* [n_columns] */
 };
 
 /* Up to eight columns of scores, less `base`, of the rows whose base is a number. */
@@ -200,6 +200,15 @@ struct rows_kernels {
      * [topk_groups], `scratch` [rows_groups_scratch]. */
     void (*keep_groups)(const struct rows_select *s, const float *values, float *scratch, uint32_t *kept);
 };
+
+/* Asks for a row that is needed two blocks later: the rows of a block are read side by side, which hides the stream
+ * from the hardware's own prefetcher. */
+static inline void rows_prefetch(const float *row, uint32_t n)
+{
+    const uint32_t n_lines = n > 16 ? (n + 15) / 16 : 0;
+    for (uint32_t i = 0; i < n_lines; i++)
+        __builtin_prefetch(row + (size_t)i * 16);
+}
 
 /* Tokens of so many choices are divided evenly among eight lanes. */
 static inline bool rows_can_follow(uint32_t k)

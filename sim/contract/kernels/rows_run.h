@@ -187,15 +187,6 @@ static inline __attribute__((always_inline)) bool place_choices(const uint32_t *
     return true;
 }
 
-/* Asks for a row that is needed two blocks later: the rows of a block are read side by side, which hides the stream
- * from the hardware's own prefetcher. */
-static inline void prefetch_row(const float *row, uint32_t n)
-{
-    const uint32_t n_lines = n > 16 ? (n + 15) / 16 : 0;
-    for (uint32_t i = 0; i < n_lines; i++)
-        __builtin_prefetch(row + (size_t)i * 16);
-}
-
 /* Eight rows: expert[8][k] and score[8][k] (NULL = not wanted). Whether they are all of the ordinary kind, in which
  * every choice is an expert. */
 static inline __attribute__((always_inline)) bool run_rows(const struct rows_select *s, const float *const row[8],
@@ -241,7 +232,7 @@ static inline __attribute__((always_inline)) bool run_of(const struct rows_selec
         for (uint32_t l = 0; l < 8; l++)
             row[l] = first + l * stride;
         for (uint32_t l = 0; run->n_rows - r > 24 && l < 8; l++)
-            prefetch_row(row[l] + 16 * stride, n);
+            rows_prefetch(row[l] + 16 * stride, n);
         const bool is_plain = run_rows(s, row, n, k, expert, run->score ? run->score + (size_t)r * k : NULL,
                                        run->confidence ? &confidence : NULL);
         if (run->confidence && is_plain && (run->token + r) % 8 == 0)

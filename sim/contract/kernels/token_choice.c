@@ -75,14 +75,6 @@ static void cut_into_chunks(struct token_choice *c)
     s->run[runs_of(c)] = s->n_chunks;
 }
 
-/* Asks for a row that is needed two blocks later: the rows of a block are read side by side, which hides the stream
- * from the hardware's own prefetcher. */
-static void prefetch_row(const float *row, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i += 16)
-        __builtin_prefetch(row + i);
-}
-
 /* The first k of the token's list are its choices. */
 static void take_from_list(const struct token_choice *c, uint32_t token)
 {
@@ -113,7 +105,7 @@ static void add_token(const struct token_choice *c, struct block *b, uint32_t to
     } else {
         b->row[l] = c->logits + token * c->stride;
         if (is_followed)
-            prefetch_row(b->row[l] + 2 * ROWS_LANES * c->stride, n_experts);
+            rows_prefetch(b->row[l] + 2 * ROWS_LANES * c->stride, n_experts);
     }
     b->expert[l] = s->list ? s->list + (size_t)token * s->n_listed : c->plan->expert + c->plan->first[token];
     b->score[l] = s->list ? s->list_score + (size_t)token * s->n_listed : c->plan->weight + c->plan->first[token];

@@ -157,8 +157,9 @@ struct built {
     uint64_t shared[3];
     bool is_added;
     uint32_t n_above, above[MOST];
-    uint32_t n_found[ROWS_COLUMNS], found[ROWS_COLUMNS * 8], n_ordered, order[8 * 8];
-    float value[ROWS_COLUMNS * 8];
+    uint32_t n_found, n_passed[MOST], n_ordered, order[8 * 8];
+    uint32_t found[8 * MOST], column[8 * MOST];
+    float value[8 * MOST];
 };
 
 static bool all_below(const uint32_t *expert, uint32_t n, uint32_t end)
@@ -174,7 +175,7 @@ static void build_columns(const struct rows_kernels *rows, struct rows_select se
 {
     struct rows_norm norm[8];
     const float *row[8];
-    float shift[8], base[8];
+    float shift[8], base[8], cut[MOST];
     for (uint32_t l = 0; l < 8; l++)
         row[l] = x + l * select.n;
     rows->norms(select.score, row, select.n, norm, NULL);
@@ -182,21 +183,24 @@ static void build_columns(const struct rows_kernels *rows, struct rows_select se
         shift[l] = l == 5 ? NAN : l == 3 ? -INFINITY : x[l] - x[l] == 0 ? x[l] : 0;
         base[l] = l == 2 ? NAN : (float)l / 4;
     }
+    for (uint32_t j = 0; j < select.n; j++)
+        cut[j] = j % 5 == 4 ? NAN : (float)(j % 16) / 8 - 1;
     struct rows_scan scan = {.logits = x,
                              .stride = select.n,
                              .last = 8,
-                             .n_columns = select.n < ROWS_COLUMNS ? select.n : ROWS_COLUMNS,
+                             .n_columns = select.n,
                              .shift = shift,
-                             .room = 8,
+                             .cut = cut,
+                             .room = 8 * MOST - 200,
+                             .token = b->found,
+                             .column = b->column,
                              .value = b->value,
-                             .token = b->found};
-    for (uint32_t j = 0; j < ROWS_COLUMNS; j++)
-        scan.cut[j] = j % 5 == 4 ? NAN : (float)j / 8 - 1;
+                             .count = b->n_passed};
     rows->scan(&scan);
-    for (uint32_t j = 0; j < scan.n_columns; j++)
-        rows->scores_at(select.score, norm, b->found + j * 8, scan.count[j], b->value + j * 8);
-    memcpy(b->n_found, scan.count, sizeof scan.count);
-    for (uint32_t i = 0; i < ROWS_COLUMNS * 8; i++)
+    b->n_found = scan.n_found;
+    if (scan.n_found < scan.room)
+        rows->scores_at(select.score, norm, b->found, scan.n_found, b->value);
+    for (uint32_t i = 0; i < 8 * MOST; i++)
         b->value[i] = isnan(b->value[i]) ? 99 : b->value[i];
     b->n_ordered = rows->orders(
         &(struct rows_orders){select.score, x, select.n, 8, select.n < 8 ? select.n : 8, norm, base, b->order});
