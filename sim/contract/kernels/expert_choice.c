@@ -26,7 +26,7 @@
 #define SHIFT_MOST 1e3f   /* a softmax whose ln sum exp is larger is too coarse to be compared by it */
 #define CUT_MARGIN 1e-3f  /* more than the rounding of such a comparison */
 #define MAX_PARTS 8       /* of a group's rows, and threads that share the work */
-#define ROOM_LEAST 4096   /* candidates of a part */
+#define ROOM_LEAST 512    /* candidates of a part */
 #define NO_RANK UINT32_MAX
 
 /* An expert's chosen tokens, by rising token. */
@@ -82,10 +82,11 @@ struct group {
     uint32_t n_found[MAX_PARTS]; /* candidates of each part; more than there is room for, and none are used */
 };
 
-/* Candidates that a part has room for: a group that is a part by itself has no more than an eighth of the pairs. */
-static size_t room_of(uint64_t max_pairs)
+/* Candidates that a part has room for: a group that is a part by itself has no more than an eighth of the pairs. Of few
+ * tokens there are none. */
+static size_t room_of(uint32_t max_tokens, uint64_t max_pairs)
 {
-    return (size_t)max_pairs * 3 / 8 + ROOM_LEAST;
+    return max_tokens < SAMPLE_FROM ? 0 : (size_t)max_pairs * 3 / 8 + ROOM_LEAST;
 }
 
 static size_t worker_size(uint32_t max_tokens)
@@ -97,7 +98,7 @@ size_t moesim_expert_choice_scratch(uint32_t max_tokens, uint32_t n_experts, uin
 {
     const size_t n_tokens = max_tokens, n_groups = max_groups;
     const size_t of_part = n_experts * (sizeof(float) + sizeof(uint32_t)) +
-                           room_of(max_pairs) * (2 * sizeof(float) + 3 * sizeof(uint32_t));
+                           room_of(max_tokens, max_pairs) * (2 * sizeof(float) + 3 * sizeof(uint32_t));
     return (n_groups + 1) * sizeof(uint64_t) + n_groups * n_experts * sizeof(uint32_t) + sizeof(uint64_t) +
            n_tokens * (sizeof(uint32_t) + sizeof(float) + sizeof(struct rows_norm)) +
            max_pairs * sizeof(struct chosen) + MAX_PARTS * (of_part + worker_size(max_tokens));
@@ -111,7 +112,7 @@ static void cut_scratch(struct call *c, void *scratch)
     l->start[0] = 0;
     for (size_t g = 0; g < n_groups; g++)
         l->start[g + 1] = l->start[g] + n_experts * c->capacity[g];
-    c->room = room_of(l->start[n_groups]);
+    c->room = room_of(c->batch->n_tokens, l->start[n_groups]);
     l->length = (uint32_t *)(l->start + n_groups + 1);
     l->cursor = l->length + n_groups * n_experts;
     l->shift = (float *)(l->cursor + n_tokens);
@@ -127,22 +128,17 @@ static void cut_scratch(struct call *c, void *scratch)
     l->workers = (char *)(l->token + MAX_PARTS * c->room);
 }
 
-static struct worker worker_of(const struct call *c, uint32_t which)
+/* The worker of the thread that runs this. */
+static struct worker own_worker(const struct group *g)
 {
-    const size_t n = c->batch->n_tokens;
+    const size_t n = g->call->batch->n_tokens, which = g->n_threads > 1 ? (size_t)omp_get_thread_num() : g->slice;
     struct worker w;
-    w.all_values = (float *)(c->lists.workers + which * worker_size(c->batch->n_tokens));
+    w.all_values = (float *)(g->call->lists.workers + which * worker_size(g->call->batch->n_tokens));
     w.all_tokens = (uint32_t *)(w.all_values + n);
     w.order = (struct order_item *)(w.all_tokens + n);
     w.rank = (uint32_t *)(w.order + 2 * n);
     w.best = w.rank + n;
     return w;
-}
-
-/* The worker of the thread that runs this. */
-static struct worker own_worker(const struct group *g)
-{
-    return worker_of(g->call, g->n_threads > 1 ? (uint32_t)omp_get_thread_num() : g->slice);
 }
 
 /* ---- rows ---- */
@@ -318,7 +314,7 @@ static uint32_t find_candidates(struct group *g, uint32_t part)
 
 static bool all_found(const struct group *g)
 {
-    for (uint32_t part = 0; part < g->n_parts; part++)
+    for (uint32_t part = 0; g->sampled && part < g->n_parts; part++)
         if (g->n_found[part] > g->call->room - ROWS_SCAN_SPARE)
             return false;
     return g->sampled;

@@ -118,7 +118,9 @@ static void check_expert_choice(enum moesim_score score, const uint32_t *capacit
 Test(kernels_columns, expert_choice_against_sorting)
 {
     static const uint32_t whole[] = {0, T}, parts[] = {0, 1500, 1500, 1530, T};
+    static const uint32_t side_by_side[] = {0, 1300, 1330, 1330, 1400, 1407, 1460, 1500, 1500, T};
     static const uint32_t few[] = {40}, many[] = {900}, all[] = {T}, own[] = {300, 5, 30, 700};
+    static const uint32_t nine[] = {700, 3, 2, 70, 1, 50, 0, 9, 90};
     for (int kind = 0; kind < N_KINDS; kind++)
         for (int f = MOESIM_SOFTMAX; f <= MOESIM_IDENTITY; f++) {
             char what[32];
@@ -127,6 +129,7 @@ Test(kernels_columns, expert_choice_against_sorting)
             set_scores((enum moesim_score)f);
             check_expert_choice((enum moesim_score)f, (kind + f) % 2 ? few : many, whole, 1, what);
             check_expert_choice((enum moesim_score)f, own, parts, 4, what);
+            check_expert_choice((enum moesim_score)f, nine, side_by_side, 9, what);
             if ((kind + f) % 5 == 0)
                 check_expert_choice((enum moesim_score)f, all, whole, 1, what);
         }
