@@ -342,10 +342,12 @@ void moesim_plan_choices(struct moesim_plan *plan, const struct moesim_batch *ba
         first[t] = (uint32_t)n;
         n += padding[t] ? 0 : k;
     }
-    for (uint32_t t = 0; !padding && t < n_tokens; t++)
-        first[t] = t * k;
-    if (!padding)
+    if (!padding) {
+#pragma omp parallel for schedule(static) if (n_tokens >= 16 * ROWS_PARALLEL)
+        for (uint32_t t = 0; t < n_tokens; t++)
+            first[t] = t * k;
         n = (uint64_t)n_tokens * k;
+    }
     assert(n <= plan->max_pairs);
     first[n_tokens] = (uint32_t)n;
     plan->n_pairs = n;
