@@ -66,13 +66,13 @@ size_t plan_screen_words(uint32_t n_experts, uint32_t n_threads)
     return part_words(n_experts, 0) * n_threads;
 }
 
-/* Whether the tokens' offsets rise, as they do by k > 0, and end within the plan. */
+/* Whether the tokens' offsets rise, as they do by k > 0 unless they wrap, and end within the plan. */
 static bool offsets_rise(const struct moesim_plan *plan, uint32_t first, uint32_t last, uint32_t k)
 {
     uint32_t falls = 0;
     for (uint32_t t = first; k == 0 && t < last; t++)
         falls |= plan->first[t] > plan->first[t + 1];
-    return !falls && plan->first[last] <= plan->n_pairs;
+    return !falls && plan->first[first] <= plan->first[last] && plan->first[last] <= plan->n_pairs;
 }
 
 /* The same where slots come in any order: whether the token has it once and the slot is one of the expert's. */
@@ -398,6 +398,8 @@ static bool screen(struct screen *s, struct plan_totals *totals)
         holds = screen_group(s, g, totals);
     if (holds && s->counts)
         count_seams(s);
+    else if (s->counts)
+        s->counts->k = 0;
     return holds;
 }
 

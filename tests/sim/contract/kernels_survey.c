@@ -119,10 +119,10 @@ static void draw(const struct moesim_random *random, uint32_t n, uint32_t least,
     plan.n_tokens = batch.n_tokens = n;
     for (uint32_t t = 0; t < n; t++) {
         const uint32_t k = least + moesim_random_below(random, at++, most - least + 1);
-        const uint32_t from = moesim_random_below(random, at++, EXPERTS);
+        const uint32_t from = moesim_random_below(random, at++, plan.n_experts);
         plan.first[t] = pair;
         for (uint32_t c = 0; c < k; c++, pair++) {
-            plan.expert[pair] = (from + c * 7) % EXPERTS; /* 7 and EXPERTS have no common divisor */
+            plan.expert[pair] = (from + c * 7) % plan.n_experts; /* which is no multiple of 7 */
             plan.fate[pair] = refused && pair % refused == 0 ? MOESIM_OVER_CAPACITY : MOESIM_KEPT;
             if (plan.fate[pair] != MOESIM_KEPT && pair % 3 == 0)
                 plan.expert[pair] = MOESIM_NO_EXPERT;
@@ -157,6 +157,82 @@ Test(kernels_survey, counts_equal_the_plainest_loops, .init = set_up, .fini = te
             check(survey, ALL - (i % 4 == 3), i);
         }
     }
+}
+
+/* Makes the plan that was drawn a valid one of n_groups groups, with slots in the order of tokens. */
+static void seat(uint32_t n_groups, uint32_t *group_start)
+{
+    static uint32_t taken[EXPERTS];
+    const uint32_t n = plan.n_tokens;
+    plan.n_groups = batch.n_groups = n_groups;
+    for (uint32_t g = 0; g <= n_groups; g++)
+        group_start[g] = (uint32_t)((uint64_t)n * g * g / n_groups / n_groups);
+    batch.group_start = group_start;
+    for (uint32_t g = 0; g < n_groups; g++) {
+        memset(taken, 0, sizeof taken);
+        for (uint32_t i = plan.first[group_start[g]]; i < plan.first[group_start[g + 1]]; i++) {
+            const bool kept = plan.fate[i] == MOESIM_KEPT;
+            plan.expert[i] = plan.expert[i] == MOESIM_NO_EXPERT ? 0 : plan.expert[i];
+            plan.weight[i] = kept ? 0.5f : 0;
+            plan.slot[i] = kept ? (int32_t)taken[plan.expert[i]]++ : -1;
+        }
+    }
+    memset(plan.capacity, 0xff, (size_t)n_groups * plan.n_experts * sizeof *plan.capacity);
+}
+
+static void check_beside_pass(struct moesim_survey *survey, uint32_t wants, void *scratch, unsigned which)
+{
+    static uint64_t kept[EXPERTS], assigned[EXPERTS];
+    const size_t size = plan.n_experts * sizeof *kept;
+    struct moesim_survey_result own, beside;
+    moesim_survey_pass(survey, &plan, &batch, wants, &own);
+    memcpy(kept, own.kept, size);
+    memcpy(assigned, own.assigned, size);
+    cr_assert_eq(moesim_survey_check(survey, &plan, &batch, wants, "mine", scratch, &beside, &err), MOESIM_OK,
+                 "plan %u: %s", which, err.text);
+    cr_assert_arr_eq(kept, beside.kept, size, "plan %u", which);
+    cr_assert_arr_eq(assigned, beside.assigned, size, "plan %u", which);
+    cr_assert(own.n_kept == beside.n_kept && own.n_tokens == beside.n_tokens && own.n_served == beside.n_served &&
+                  same(own.lag1_overlap, beside.lag1_overlap) && same(own.lag64_overlap, beside.lag64_overlap),
+              "plan %u", which);
+}
+
+/* Even plans are counted by validation, others after it: both as by a pass of their own. */
+Test(kernels_survey, validation_counts_what_a_pass_does, .init = set_up, .fini = tear_down)
+{
+    static const struct {
+        uint32_t n, least, most, refused, n_experts, n_groups;
+    } shape[] = {{TOKENS, 2, 2, 0, 100, 1}, {TOKENS, 8, 8, 0, 60, 1}, {TOKENS, 8, 8, 0, 60, 3},
+                 {TOKENS, 6, 6, 0, 64, 2},  {TOKENS, 3, 3, 0, 5, 4},  {TOKENS, 1, 1, 0, 8, 9},
+                 {TOKENS, 2, 2, 7, 100, 2}, {TOKENS, 1, 3, 0, 20, 1}, {TOKENS, 66, 66, 0, 100, 1},
+                 {TOKENS, 4, 4, 0, 64, 40}, {300, 4, 4, 0, 64, 1},    {1, 2, 2, 0, 9, 1}};
+    uint32_t group_start[41];
+    for (int threads = 1; threads <= 4; threads++)
+        for (unsigned i = 0; i < sizeof shape / sizeof *shape; i++) {
+            const struct moesim_random random = {.seed = i, .stream = MOESIM_STREAM_TEST + 1};
+            struct moesim_survey *survey;
+            omp_set_num_threads(threads);
+            cr_assert_eq(moesim_plan_init(&plan, TOKENS, shape[i].n_experts, 40, TOKENS * MOST, 0, arena, &err), 0);
+            cr_assert_eq(moesim_survey_init(TOKENS, shape[i].n_experts, arena, &survey, &err), MOESIM_OK);
+            void *scratch = moesim_alloc(arena, moesim_plan_check_scratch(shape[i].n_experts, plan.max_pairs), 1);
+            draw(&random, shape[i].n, shape[i].least, shape[i].most, shape[i].refused);
+            seat(shape[i].n_groups, group_start);
+            plan.n_wanted = 0;
+            for (uint32_t t = 0; t < plan.n_tokens; t++)
+                sequence[t] = t / 700 * 10 + (t % 301 == 300);
+            batch.n_experts = shape[i].n_experts;
+            batch.sequence_id = i % 4 ? sequence : NULL;
+            const uint32_t wants = i % 5 == 4 ? MOESIM_SURVEY_LAG64 : ALL;
+            check_beside_pass(survey, wants, scratch, i);
+            const uint32_t last = (uint32_t)plan.n_pairs - 1;
+            if (plan.fate[last] == MOESIM_KEPT) { /* a slot that does not follow, but is the expert's own */
+                plan.slot[last] += 5;
+                check_beside_pass(survey, wants, scratch, i);
+            }
+            struct moesim_survey_result r;
+            plan.expert[last] = plan.n_experts;
+            cr_assert_eq(moesim_survey_check(survey, &plan, &batch, wants, "mine", scratch, &r, &err), MOESIM_EBROKEN);
+        }
 }
 
 Test(kernels_survey, overlap_of_tokens_by_hand, .init = set_up, .fini = tear_down)
