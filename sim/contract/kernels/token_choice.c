@@ -321,8 +321,11 @@ static void choose(struct token_choice *c)
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t j = 0; j < n; j++) {
         start_confidence(c, j);
-        for (uint32_t i = s->run[j]; i < s->run[j + 1]; i++)
+        for (uint32_t i = s->run[j]; i < s->run[j + 1]; i++) {
             choose_and_count(c, select, &s->chunk[i]);
+            if (c->weighs_at_once)
+                token_choice_weigh(c, s->chunk[i].first, s->chunk[i].last);
+        }
         end_confidence(c, j);
     }
 }
@@ -383,13 +386,15 @@ static enum moesim_status route(struct token_choice *c, struct moesim_error *err
         return moesim_fail(err, MOESIM_EBROKEN, "a plan of %llu pairs is too small for %u tokens with k = %u",
                            (unsigned long long)plan->max_pairs, c->batch->n_tokens, p->k);
     set_up(c);
+    c->weighs_at_once = p->capacity_factor <= 0 && p->overflow == MOESIM_DROP; /* nothing is refused */
     moesim_plan_choices(plan, c->batch, p->k);
     choose(c);
     sum_chunks(c);
     token_choice_admit(c);
     if (p->overflow == MOESIM_REROUTE)
         token_choice_insert_served(c);
-    token_choice_weights(c);
+    if (!c->weighs_at_once)
+        token_choice_weights(c);
     return MOESIM_OK;
 }
 

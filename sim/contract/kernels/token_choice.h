@@ -76,6 +76,7 @@ struct token_choice {
     struct moesim_plan *plan;
     enum moesim_priority priority; /* the one in force: it may not matter in this phase or without a capacity */
     bool tells_confidence;         /* how sure rows are comes out of choosing */
+    bool weighs_at_once;           /* weights are made run by run, while rows are in the cache */
 };
 
 /* Threads for a loop over chunks: no more than there is scratch for, one for a small batch. */
@@ -153,7 +154,8 @@ void token_choice_admit(struct token_choice *c);
 void token_choice_reroute(struct token_choice *c, uint32_t group, uint32_t *refused, uint32_t n);
 void token_choice_insert_served(struct token_choice *c);
 
-/* weights.c: turns the raw scores in plan->weight into gate weights. */
+/* weights.c: turns the raw scores in plan->weight into gate weights, of tokens [first, last) and of all. */
+void token_choice_weigh(const struct token_choice *c, uint32_t first, uint32_t last);
 void token_choice_weights(const struct token_choice *c);
 /* The gradient of moesim_token_choice_backward() into rows of d_stride floats. */
 void token_choice_backward(const struct token_choice *c, const struct moesim_plan *plan, const float *d_weight,

@@ -116,19 +116,23 @@ static void weigh(const struct moesim_token_choice *p, struct moesim_plan *plan,
         plan->weight[i] = plan->fate[i] == MOESIM_KEPT ? (float)fmin(plan->weight[i] / sum * p->scale, FLT_MAX) : 0;
 }
 
-void token_choice_weights(const struct token_choice *c)
+void token_choice_weigh(const struct token_choice *c, uint32_t first, uint32_t last)
 {
     const struct moesim_token_choice *p = c->p;
     if (p->weight == MOESIM_WEIGHT_NONE && p->scale == 1 && p->capacity_factor <= 0 && !c->scratch->withdrawn)
         return; /* the raw scores are in place and nothing was refused or withdrawn */
-    const bool by_logit = p->weight == MOESIM_WEIGHT_SOFTMAX;
+    for (uint32_t t = first; t < last; t++) {
+        const struct pairs a = p->weight == MOESIM_WEIGHT_SOFTMAX ? pairs_with_logits(c, c->plan, t, false)
+                                                                  : pairs_of(p, c->scratch, c->plan, t);
+        weigh(p, c->plan, &a);
+    }
+}
+
+void token_choice_weights(const struct token_choice *c)
+{
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t i = 0; i < c->scratch->n_chunks; i++)
-        for (uint32_t t = c->scratch->chunk[i].first; t < c->scratch->chunk[i].last; t++) {
-            const struct pairs a =
-                by_logit ? pairs_with_logits(c, c->plan, t, false) : pairs_of(p, c->scratch, c->plan, t);
-            weigh(p, c->plan, &a);
-        }
+        token_choice_weigh(c, c->scratch->chunk[i].first, c->scratch->chunk[i].last);
 }
 
 void moesim_token_choice_gates(const struct moesim_token_choice *p, const float *logit, const float *score,
