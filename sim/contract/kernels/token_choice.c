@@ -172,11 +172,16 @@ static void choose_chunk(const struct token_choice *c, struct rows_select select
     }
 }
 
+static bool is_by_score(enum moesim_priority priority)
+{
+    return priority == MOESIM_PRIORITY_BPR || priority == MOESIM_PRIORITY_PROB;
+}
+
 struct rows_select token_choice_select(const struct token_choice *c)
 {
     const struct moesim_token_choice *p = c->p;
     const float *shift = token_choice_shift(c);
-    const bool by_order = c->priority == MOESIM_PRIORITY_BPR || c->priority == MOESIM_PRIORITY_PROB;
+    const bool by_order = is_by_score(c->priority);
     return (struct rows_select){
         .score = p->score,
         .want_score = p->weight != MOESIM_WEIGHT_SOFTMAX || by_order || p->second == MOESIM_SECOND_RANDOM,
@@ -386,7 +391,8 @@ static enum moesim_status route(struct token_choice *c, struct moesim_error *err
         return moesim_fail(err, MOESIM_EBROKEN, "a plan of %llu pairs is too small for %u tokens with k = %u",
                            (unsigned long long)plan->max_pairs, c->batch->n_tokens, p->k);
     set_up(c);
-    c->weighs_at_once = p->capacity_factor <= 0 && p->overflow == MOESIM_DROP; /* nothing is refused */
+    /* Where nothing is refused and slots are not given out by score, nobody asks for raw scores any more. */
+    c->weighs_at_once = p->capacity_factor <= 0 && p->overflow == MOESIM_DROP && !is_by_score(c->priority);
     moesim_plan_choices(plan, c->batch, p->k);
     choose(c);
     sum_chunks(c);
