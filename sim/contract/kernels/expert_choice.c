@@ -238,7 +238,7 @@ static void find_sampled_norms(const struct group *g, uint32_t first)
 }
 
 /* Sets the cuts of columns [first, last) so that somewhat more than wanted of the group's rows pass; +inf, which tells
- * nothing, where there are too few rows. */
+ * nothing, where there are too few rows or numbers. */
 static void set_cuts(const struct group *g, uint32_t first, uint32_t last)
 {
     const struct call *c = g->call;
@@ -258,8 +258,10 @@ static void set_cuts(const struct group *g, uint32_t first, uint32_t last)
     for (uint32_t e = first; e < last; e++) {
         float *cut = &c->lists.cut[(size_t)g->slice * c->batch->n_experts + e];
         *cut = INFINITY;
-        if (rank < n_there)
-            *cut = from_order(orders_nth_largest(order + (e - first) * n_sample, n_there, rank)) - CUT_MARGIN;
+        const float nth =
+            rank < n_there ? from_order(orders_nth_largest(order + (e - first) * n_sample, n_there, rank)) : NAN;
+        if (nth == nth)
+            *cut = nth - CUT_MARGIN;
     }
 }
 
