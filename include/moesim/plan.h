@@ -106,6 +106,15 @@ MOESIM_API MOESIM_MUST_CHECK enum moesim_status moesim_expert_view_init(struct m
                                                                         struct moesim_error *err);
 MOESIM_API void moesim_expert_view_build(struct moesim_expert_view *view, const struct moesim_plan *plan);
 
+/* Whether no pair of tokens [first, last) is refused. */
+static inline bool moesim_plan_all_kept(const struct moesim_plan *plan, uint32_t first, uint32_t last)
+{
+    uint8_t fates = 0;
+    for (uint32_t i = plan->first[first]; i < plan->first[last]; i++)
+        fates |= plan->fate[i];
+    return fates == MOESIM_KEPT;
+}
+
 /* Counts of a plan: assigned (every pair that named the expert, before capacity) and kept, both [n_experts];
  * either may be NULL. Overwritten, not added to. */
 MOESIM_API void moesim_plan_count(const struct moesim_plan *plan, uint64_t *assigned, uint64_t *kept);

@@ -102,16 +102,11 @@ static uint32_t even_choices(const struct moesim_plan *plan, uint32_t first, uin
 {
     const uint32_t begin = plan->first[first], end = plan->first[last], k = plan->first[first + 1] - begin;
     uint32_t odd = 0;
-    uint8_t fate = 0;
     if (k == 0 || end - begin != k * (last - first))
         return 0;
     for (uint32_t t = first; t < last; t++)
         odd |= plan->first[t + 1] - plan->first[t] - k;
-    if (odd)
-        return 0;
-    for (uint32_t i = begin; i < end; i++)
-        fate |= plan->fate[i];
-    return fate == MOESIM_KEPT ? k : 0;
+    return !odd && moesim_plan_all_kept(plan, first, last) ? k : 0;
 }
 
 static void count_even(const struct pass *pass, struct part *part, uint32_t first, uint32_t last)

@@ -147,14 +147,6 @@ static inline __attribute__((always_inline)) void count_in_manner(const struct m
     add_eight(plane, rest);
 }
 
-static bool all_kept(const struct moesim_plan *plan, uint32_t begin, uint32_t end)
-{
-    uint8_t fate = 0;
-    for (uint32_t i = plan->first[begin]; i < plan->first[end]; i++)
-        fate |= plan->fate[i];
-    return fate == MOESIM_KEPT;
-}
-
 static uint32_t count_of(const moesim_reach_bits plane[PLANES], int word, uint32_t bit)
 {
     uint32_t count = 0;
@@ -167,7 +159,7 @@ static uint32_t count_of(const moesim_reach_bits plane[PLANES], int word, uint32
 static uint32_t count_block(const struct moesim_reach *r, uint32_t begin, uint32_t end, struct moesim_cost_part *part,
                             bool turns)
 {
-    const bool plain = r->plan->n_experts == r->placement->n_experts && all_kept(r->plan, begin, end);
+    const bool plain = r->plan->n_experts == r->placement->n_experts && moesim_plan_all_kept(r->plan, begin, end);
     moesim_reach_bits plane[PLANES] = {{0, 0}};
     if (plain && !turns)
         count_in_manner(r, begin, end, part, plane, (struct manner){true, false});

@@ -31,7 +31,7 @@ static uint32_t groups_by_device(const struct moesim_batch *batch, uint32_t *sta
     uint32_t t = 0;
     for (uint32_t d = 0; d < batch->n_devices; d++) {
         start[d] = t;
-        while (t < batch->n_tokens && batch->device[t] == d)
+        while (d + 1 < batch->n_devices && t < batch->n_tokens && batch->device[t] == d) /* the last takes the rest */
             t++;
     }
     start[batch->n_devices] = batch->n_tokens;
@@ -59,8 +59,7 @@ static uint32_t groups_of_tokens(const struct moesim_batch *batch, uint32_t toke
 
 uint32_t moesim_groups_make(const struct moesim_shape *shape, const struct moesim_batch *batch, uint32_t *group_start)
 {
-    const bool one_device = shape->group == MOESIM_GROUP_DEVICE && batch->n_devices == 1;
-    switch (one_device ? MOESIM_GROUP_BATCH : (enum moesim_group)shape->group) {
+    switch ((enum moesim_group)shape->group) {
     case MOESIM_GROUP_DEVICE:
         return groups_by_device(batch, group_start);
     case MOESIM_GROUP_SEQUENCE:

@@ -75,8 +75,8 @@ struct call {
 /* One group: by all threads, its rows in MAX_PARTS parts, or by one thread as one part. */
 struct group {
     const struct call *call;
-    uint32_t index, first, last, wanted, slice; /* of the parts in the lists' arrays */
-    uint32_t n_parts;
+    uint32_t index, first, last, wanted;
+    uint32_t slice, n_parts; /* where its parts begin in arrays of MAX_PARTS, and how many they are */
     int n_threads;
     bool sampled;                /* cuts are known */
     uint32_t n_found[MAX_PARTS]; /* candidates of each part; more than there is room for, and none are used */
@@ -87,6 +87,12 @@ struct group {
 static size_t room_of(uint32_t max_tokens, uint64_t max_pairs)
 {
     return max_tokens < SAMPLE_FROM ? 0 : (size_t)max_pairs * 3 / 8 + ROOM_LEAST;
+}
+
+/* What of that a scan fills. */
+static uint32_t scan_room(const struct call *c)
+{
+    return (uint32_t)c->room - ROWS_SCAN_SPARE;
 }
 
 static size_t worker_size(uint32_t max_tokens)
@@ -293,7 +299,7 @@ static uint32_t find_candidates(struct group *g, uint32_t part)
                              .n_columns = c->batch->n_experts,
                              .shift = c->lists.shift,
                              .cut = c->lists.cut + g->slice * n_experts,
-                             .room = (uint32_t)c->room - ROWS_SCAN_SPARE,
+                             .room = scan_room(c),
                              .token = c->lists.found + slice * c->room,
                              .column = c->lists.column + slice * c->room,
                              .value = c->lists.found_value + slice * c->room,
@@ -317,7 +323,7 @@ static uint32_t find_candidates(struct group *g, uint32_t part)
 static bool all_found(const struct group *g)
 {
     for (uint32_t part = 0; g->sampled && part < g->n_parts; part++)
-        if (g->n_found[part] > g->call->room - ROWS_SCAN_SPARE)
+        if (g->n_found[part] > scan_room(g->call))
             return false;
     return g->sampled;
 }
@@ -491,21 +497,25 @@ static struct group group_of(const struct call *c, uint32_t index)
                           .sampled = c->capacity[index] > 0 && start[1] - start[0] >= SAMPLE_FROM};
 }
 
-/* A few groups one after the other, by all threads; many side by side. */
-static uint32_t choose_groups(const struct call *c)
+/* A few groups, one after the other by all threads. */
+static uint32_t choose_in_turn(const struct call *c, int n_threads)
 {
-    const int most = omp_get_max_threads() < MAX_PARTS ? omp_get_max_threads() : MAX_PARTS;
-    const int n_threads = c->batch->n_tokens < ROWS_PARALLEL ? 1 : most;
-    const uint32_t n_groups = c->batch->n_groups;
     uint32_t n_bad = 0;
-    for (uint32_t i = 0; n_groups < MAX_PARTS && i < n_groups; i++) {
+    for (uint32_t i = 0; i < c->batch->n_groups; i++) {
         struct group g = group_of(c, i);
         g.n_parts = MAX_PARTS;
         g.n_threads = n_threads;
         n_bad += choose_group(&g);
     }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads) reduction(+ : n_bad) if (n_groups >= MAX_PARTS)
-    for (uint32_t i = 0; i < (n_groups >= MAX_PARTS ? n_groups : 0); i++) {
+    return n_bad;
+}
+
+/* Many groups, each by one thread. */
+static uint32_t choose_side_by_side(const struct call *c, int n_threads)
+{
+    uint32_t n_bad = 0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads) reduction(+ : n_bad)
+    for (uint32_t i = 0; i < c->batch->n_groups; i++) {
         struct group g = group_of(c, i);
         g.slice = (uint32_t)omp_get_thread_num();
         n_bad += choose_group(&g);
@@ -600,7 +610,9 @@ void moesim_expert_choice(enum moesim_score score, const struct moesim_batch *ba
     for (uint32_t g = 0; g < batch->n_groups; g++)
         for (uint32_t e = 0; e < n_experts; e++)
             plan->capacity[(size_t)g * n_experts + e] = capacity[g];
-    plan->n_bad_rows = choose_groups(&c);
+    const int most = omp_get_max_threads() < MAX_PARTS ? omp_get_max_threads() : MAX_PARTS;
+    const int n_threads = batch->n_tokens < ROWS_PARALLEL ? 1 : most;
+    plan->n_bad_rows = batch->n_groups < MAX_PARTS ? choose_in_turn(&c, n_threads) : choose_side_by_side(&c, n_threads);
     fill_plan(&c);
     plan->n_wanted = 0;
 }

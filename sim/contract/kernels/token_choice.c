@@ -321,8 +321,8 @@ static void choose(struct token_choice *c)
     const uint32_t n = runs_of(c);
     c->plan->has_confidence =
         c->plan->confidence && c->logits && c->logits == c->batch->columns && c->stride == c->batch->stride;
-    c->tells_confidence = c->plan->has_confidence && !c->shift && !select.shift &&
-                          rows_tells_confidence(&select, s->sums && s->sums->is_added);
+    c->tells_confidence =
+        c->plan->has_confidence && !c->shift && rows_tells_confidence(&select, s->sums && s->sums->is_added);
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t j = 0; j < n; j++) {
         start_confidence(c, j);

@@ -116,12 +116,17 @@ static void weigh(const struct moesim_token_choice *p, struct moesim_plan *plan,
         plan->weight[i] = plan->fate[i] == MOESIM_KEPT ? (float)fmin(plan->weight[i] / sum * p->scale, FLT_MAX) : 0;
 }
 
+/* Whether the raw scores are the weights: nothing was refused or withdrawn. */
+static bool are_raw(const struct token_choice *c)
+{
+    const struct moesim_token_choice *p = c->p;
+    return p->weight == MOESIM_WEIGHT_NONE && p->scale == 1 && p->capacity_factor <= 0 && !c->scratch->withdrawn;
+}
+
 void token_choice_weigh(const struct token_choice *c, uint32_t first, uint32_t last)
 {
     const struct moesim_token_choice *p = c->p;
-    if (p->weight == MOESIM_WEIGHT_NONE && p->scale == 1 && p->capacity_factor <= 0 && !c->scratch->withdrawn)
-        return; /* the raw scores are in place and nothing was refused or withdrawn */
-    for (uint32_t t = first; t < last; t++) {
+    for (uint32_t t = first; t < last && !are_raw(c); t++) {
         const struct pairs a = p->weight == MOESIM_WEIGHT_SOFTMAX ? pairs_with_logits(c, c->plan, t, false)
                                                                   : pairs_of(p, c->scratch, c->plan, t);
         weigh(p, c->plan, &a);
@@ -130,6 +135,8 @@ void token_choice_weigh(const struct token_choice *c, uint32_t first, uint32_t l
 
 void token_choice_weights(const struct token_choice *c)
 {
+    if (are_raw(c))
+        return;
 #pragma omp parallel for schedule(static) num_threads(token_choice_threads(c))
     for (uint32_t i = 0; i < c->scratch->n_chunks; i++)
         token_choice_weigh(c, c->scratch->chunk[i].first, c->scratch->chunk[i].last);
